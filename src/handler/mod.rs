@@ -1,0 +1,1 @@
+//! Handlers answer inside the process: one file a kind, one line here.

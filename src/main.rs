@@ -1,0 +1,2 @@
+//! The binary: all of it is in the library.
+fn main() {}
