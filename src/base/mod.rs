@@ -6,5 +6,7 @@ pub mod caller;
 pub mod clock;
 pub mod message;
 pub mod problem;
+pub mod report;
+pub mod source;
 pub mod upgrade;
 pub mod values;
