@@ -194,6 +194,9 @@ macro_rules! whole_numbers {
             let Kind::Scalar { text, .. } = &self.node.kind else {
                 return self.visit(visitor, Resolve::Text);
             };
+            if self.node.is_nothing() {
+                return self.visit(visitor, Resolve::Text);
+            }
             let number = number::whole(text, self.unquoted(), $type::MIN.into(), $type::MAX.into())
                 .and_then(|number| $type::try_from(number).map_err(de::Error::custom));
             self.placed(number.and_then(|number| visitor.$visit(number)))

@@ -41,7 +41,6 @@ pub(super) fn whole(
     }
     let expected = words::whole_number(least, most);
     let found = match unquoted {
-        None if text.is_empty() => "nothing".to_owned(),
         Some(text) if fraction(text).is_some() => format!("`{text}`"),
         _ => words::found(Unexpected::Str(text)),
     };
