@@ -6,6 +6,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::base::caller::Caller;
 use crate::base::message::{Request, Response};
@@ -49,3 +51,47 @@ pub const PLANNED: &[&str] = &[
     "csrf",
     "fault",
 ];
+
+/// A middleware as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Middleware")]
+pub enum Settings {
+    /// Gives requests an id.
+    RequestId(RequestId),
+    /// Limits the rate.
+    RateLimit(RateLimit),
+}
+
+/// Gives requests an id.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RequestId {
+    /// The header.
+    pub header: Option<String>,
+}
+
+/// Limits the rate.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// How many requests.
+    pub requests: u32,
+    /// In how long.
+    pub per: crate::base::values::Period,
+}
+
+impl Settings {
+    /// The kind, as it is written.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RequestId(_) => "request_id",
+            Self::RateLimit(_) => "rate_limit",
+        }
+    }
+
+    /// Every kind.
+    pub const fn kinds() -> &'static [&'static str] {
+        &["request_id", "rate_limit"]
+    }
+}
