@@ -5,5 +5,6 @@ pub mod caller;
 pub mod clock;
 pub mod message;
 pub mod problem;
+pub mod template;
 pub mod upgrade;
 pub mod values;
