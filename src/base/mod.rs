@@ -1,9 +1,11 @@
 //! What every floor above may use, and no word of gateways: messages, bodies, problems, time.
 
+pub mod address;
 pub mod body;
 pub mod caller;
 pub mod clock;
 pub mod message;
 pub mod problem;
+pub mod template;
 pub mod upgrade;
 pub mod values;
