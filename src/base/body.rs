@@ -4,10 +4,12 @@
 //! Streams of our own making (files, merged answers, a handler's stream) are the one boxed kind.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -62,6 +64,20 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static,
     {
         Self(Kind::Stream(Box::pin(body)))
+    }
+
+    /// Chunks as a stream gives them; a stream that is not `Send` writes to [`Body::channel`].
+    pub fn from_stream<S, C, E>(chunks: S) -> Self
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: Into<Bytes>,
+        E: fmt::Display,
+    {
+        let frames = chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(Frame::data(chunk.into())),
+            Err(error) => Err(BodyError::Source(error.to_string())),
+        });
+        Self::stream(http_body_util::StreamBody::new(frames))
     }
 
     /// What hyper is receiving from a client or an upstream.
@@ -144,7 +160,15 @@ impl http_body::Body for Body {
                 .poll_frame(cx)
                 .map_err(|error| BodyError::Peer(error.to_string())),
             Kind::Limited(limited) => limited.poll_frame(cx),
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Stream(stream) => {
+                // The one source that is somebody's own code: its panic must end this body alone,
+                // not the connection with all its other streams.
+                let poll = AssertUnwindSafe(|| stream.as_mut().poll_frame(cx));
+                catch_unwind(poll).unwrap_or_else(|_| {
+                    self.0 = Kind::Empty;
+                    Poll::Ready(Some(Err(BodyError::Source("it panicked".into()))))
+                })
+            }
         }
     }
 
@@ -248,6 +272,21 @@ mod tests {
             Body::full("123456").collect(5).await,
             Err(BodyError::TooLarge)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_breaks_the_body_off() {
+        let chunks = futures_util::stream::iter(0..2).map(|n| {
+            assert!(n == 0, "as this test wants it");
+            Ok::<_, BodyError>("part")
+        });
+        let mut body = Body::from_stream(chunks);
+        assert!(matches!(body.next_frame().await, Some(Ok(_))));
+        assert!(matches!(
+            body.next_frame().await,
+            Some(Err(BodyError::Source(_)))
+        ));
+        assert!(body.next_frame().await.is_none());
     }
 
     #[test]

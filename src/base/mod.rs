@@ -3,7 +3,9 @@
 pub mod address;
 pub mod body;
 pub mod caller;
+pub mod channel;
 pub mod clock;
+pub mod facts;
 pub mod message;
 pub mod problem;
 pub mod template;

@@ -8,13 +8,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, Output, State, UndefinedBehavior};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Serialize;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
@@ -32,6 +34,35 @@ const NAME: &str = "template";
 /// A text with places to fill in; cheap to clone, shared by all workers.
 #[derive(Clone)]
 pub struct Template(Arc<Parsed>);
+
+/// A text with places whose values cannot leave the path segment or query value that they stand in.
+///
+/// Every value is percent-encoded but for letters, digits, `-`, `.`, `_` and `~`; one that is meant
+/// to bring slashes with it is written `{{ path.rest | safe }}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathTemplate(Template);
+
+impl Deref for PathTemplate {
+    type Target = Template;
+
+    fn deref(&self) -> &Template {
+        &self.0
+    }
+}
+
+/// What happens to a value before it is written.
+#[derive(Clone, Copy)]
+enum Escape {
+    Nothing,
+    Component,
+}
+
+/// What may stand in one segment of a path as it is (RFC 3986, 2.3).
+const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 struct Parsed {
     source: Box<str>,
@@ -90,10 +121,25 @@ impl FromStr for Template {
     type Err = TemplateError;
 
     fn from_str(source: &str) -> Result<Self, TemplateError> {
+        Self::parse(source, Escape::Nothing)
+    }
+}
+
+impl FromStr for PathTemplate {
+    type Err = TemplateError;
+
+    fn from_str(source: &str) -> Result<Self, TemplateError> {
+        Template::parse(source, Escape::Component).map(Self)
+    }
+}
+
+impl Template {
+    fn parse(source: &str, escape: Escape) -> Result<Self, TemplateError> {
         let is_dynamic = ["{{", "{%", "{#"].iter().any(|open| source.contains(open));
-        let dynamic = match is_dynamic {
-            true => Some(Dynamic::parse(source)?),
-            false => None,
+        let dynamic = if is_dynamic {
+            Some(Dynamic::parse(source, escape)?)
+        } else {
+            None
         };
         Ok(Self(Arc::new(Parsed {
             source: source.into(),
@@ -103,9 +149,12 @@ impl FromStr for Template {
 }
 
 impl Dynamic {
-    fn parse(source: &str) -> Result<Self, TemplateError> {
+    fn parse(source: &str, escape: Escape) -> Result<Self, TemplateError> {
         let mut environment = Environment::new();
         environment.set_auto_escape_callback(|_| AutoEscape::None);
+        if let Escape::Component = escape {
+            environment.set_formatter(write_component);
+        }
         environment.set_undefined_behavior(UndefinedBehavior::Chainable);
         environment.set_fuel(Some(FUEL));
         environment.set_recursion_limit(RECURSION);
@@ -124,6 +173,25 @@ impl Dynamic {
         drop(template);
         Ok(Self { environment, names })
     }
+}
+
+/// Writes a value percent-encoded, unless `safe` was asked to leave it.
+fn write_component(
+    output: &mut Output<'_>,
+    _: &mut State<'_, '_>,
+    value: &Value,
+) -> Result<(), minijinja::Error> {
+    if value.is_undefined() || value.is_none() {
+        return Ok(());
+    }
+    let text = value.to_string();
+    if value.is_safe() {
+        return output.write_str(&text).map_err(Into::into);
+    }
+    let mut pieces = utf8_percent_encode(&text, COMPONENT);
+    pieces
+        .try_for_each(|piece| output.write_str(piece))
+        .map_err(Into::into)
 }
 
 fn is_unknown_name(kind: ErrorKind) -> bool {
@@ -147,33 +215,39 @@ impl fmt::Debug for Template {
     }
 }
 
-impl<'de> Deserialize<'de> for Template {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl Visitor<'_> for Text {
-            type Value = Template;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or template")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Template, E> {
-                text.parse().map_err(E::custom)
+macro_rules! written_as_text {
+    ($($type:ident)*) => {$(
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("a text or template")
+                    }
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
-        deserializer.deserialize_str(Text)
-    }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"type": "string"})
+            }
+        }
+    )*};
 }
 
-impl JsonSchema for Template {
-    fn inline_schema() -> bool {
-        true
-    }
-    fn schema_name() -> Cow<'static, str> {
-        "Template".into()
-    }
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string"})
-    }
-}
+written_as_text!(Template PathTemplate);
 
 /// Why a template cannot be parsed or filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -238,6 +312,22 @@ mod tests {
         check("{{ nobody.knows.this }}.", ".");
         check("{{ nobody | default('you') }}", "you");
         check("{# nothing #}", "");
+    }
+
+    #[test]
+    fn a_value_stays_within_its_place_of_a_path() {
+        let check = |source: &str, expected: &str| {
+            let template: PathTemplate = source.parse().expect("a valid template");
+            let context = json!({"id": "a/b?c=1&d #é", "n": 7, "none": null});
+            assert_eq!(template.render(context).as_deref(), Ok(expected));
+        };
+        check("/static/%20", "/static/%20");
+        check(
+            "/u/{{ id }}?n={{ n }}",
+            "/u/a%2Fb%3Fc%3D1%26d%20%23%C3%A9?n=7",
+        );
+        check("/u/{{ id | safe }}", "/u/a/b?c=1&d #é");
+        check("/u/{{ none }}{{ nobody }}", "/u/");
     }
 
     #[test]
