@@ -6,6 +6,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -29,7 +31,14 @@ enum Kind {
     Wire(hyper::body::Incoming),
     /// The same, or any other body, cut when it grows over a limit.
     Limited(Box<Limited>),
+    /// Any other body, with a count of the bytes that have passed.
+    Counted(Box<Counted>),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
+}
+
+struct Counted {
+    inner: Body,
+    count: Arc<AtomicU64>,
 }
 
 struct Limited {
@@ -101,6 +110,14 @@ impl Body {
         }
     }
 
+    /// The same body, adding the bytes that pass to `count`.
+    ///
+    /// Nothing else may write to `count`.
+    #[must_use]
+    pub fn counted(self, count: Arc<AtomicU64>) -> Self {
+        Self(Kind::Counted(Box::new(Counted { inner: self, count })))
+    }
+
     /// True if there is nothing to come, neither bytes nor trailers.
     pub fn is_empty(&self) -> bool {
         self.is_end_stream()
@@ -160,6 +177,7 @@ impl http_body::Body for Body {
                 .poll_frame(cx)
                 .map_err(|error| BodyError::Peer(error.to_string())),
             Kind::Limited(limited) => limited.poll_frame(cx),
+            Kind::Counted(counted) => counted.poll_frame(cx),
             Kind::Stream(stream) => {
                 // The one source that is somebody's own code: its panic must end this body alone,
                 // not the connection with all its other streams.
@@ -179,6 +197,7 @@ impl http_body::Body for Body {
             Kind::Trailers(map) => map.is_none(),
             Kind::Wire(incoming) => incoming.is_end_stream(),
             Kind::Limited(limited) => limited.inner.is_end_stream(),
+            Kind::Counted(counted) => counted.inner.is_end_stream(),
             Kind::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -193,6 +212,7 @@ impl http_body::Body for Body {
             Kind::Trailers(_) => SizeHint::default(),
             Kind::Wire(incoming) => incoming.size_hint(),
             Kind::Limited(limited) => limited.inner.size_hint(),
+            Kind::Counted(counted) => counted.inner.size_hint(),
             Kind::Stream(stream) => stream.size_hint(),
         }
     }
@@ -212,6 +232,22 @@ impl Limited {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             self.left = left;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Counted {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(chunk) = frame.data_ref()
+        {
+            let count = self.count.load(Relaxed);
+            self.count.store(count + chunk.len() as u64, Relaxed);
         }
         Poll::Ready(frame)
     }
