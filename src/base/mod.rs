@@ -12,5 +12,7 @@ pub mod message;
 pub mod problem;
 pub mod socket;
 pub mod template;
+pub mod report;
+pub mod source;
 pub mod upgrade;
 pub mod values;
