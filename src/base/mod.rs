@@ -1,5 +1,6 @@
 //! What every floor above may use, and no word of gateways: messages, bodies, problems, time.
 
+pub mod address;
 pub mod body;
 pub mod caller;
 pub mod clock;
