@@ -7,8 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use crate::base::address::Address;
 use crate::base::socket::{self, SocketFile};
 use crate::server::stream::Accepted;
-use crate::telemetry::metrics::ListenerSeries;
+use crate::snapshot::Limits;
+use crate::telemetry::metrics::{ListenerSeries, Refusal};
 
 /// A socket that is bound and listens, whoever accepts from it.
 #[derive(Debug)]
@@ -80,17 +81,17 @@ fn bind_unix(path: &Path) -> io::Result<Bound> {
     })
 }
 
-/// What the accept loop of a listener needs to know.
+/// A listener as its connections know it.
 #[derive(Debug)]
-pub struct Gate {
-    /// The listener's name.
+pub(crate) struct Gate {
     pub name: Arc<str>,
-    /// Open connections, of all workers.
-    pub open: AtomicUsize,
-    /// How many may be open; a reload moves it.
-    pub limit: AtomicUsize,
-    /// Counts what was accepted and refused.
     pub series: Arc<ListenerSeries>,
+    /// Open connections, of all workers.
+    open: AtomicUsize,
+    /// The listener is out of the configuration: its connections shall end.
+    closed: AtomicBool,
+    /// A reload moves them; they hold for connections that come after it.
+    limits: Mutex<Limits>,
 }
 
 /// A place among the open connections of a listener, given back when dropped.
@@ -98,11 +99,38 @@ pub struct Gate {
 pub(crate) struct Place(Arc<Gate>);
 
 impl Gate {
+    pub(crate) fn new(name: Arc<str>, limits: Limits, series: Arc<ListenerSeries>) -> Arc<Self> {
+        Arc::new(Self {
+            name,
+            series,
+            open: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            limits: Mutex::new(limits),
+        })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_limits(&self, limits: Limits) {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner) = limits;
+    }
+
+    /// Asks its connections to end.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Relaxed);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
     /// A place, unless all are taken.
     fn enter(self: &Arc<Self>) -> Option<Place> {
         let open = self.open.fetch_add(1, Relaxed);
         let place = Place(Arc::clone(self));
-        (open < self.limit.load(Relaxed)).then_some(place)
+        (open < self.limits().connections).then_some(place)
     }
 }
 
@@ -118,14 +146,13 @@ impl Drop for Place {
     }
 }
 
-/// Accepts until `closed` says so; then the socket is closed and its file removed.
+/// Accepts until `gates` is closed, then takes what is waiting already and closes the socket.
 ///
 /// # Cancel safety
 /// Dropping it closes the socket; a connection that was accepted has been handed on.
 pub(crate) async fn accept(
     bound: Bound,
-    gate: Arc<Gate>,
-    mut closed: watch::Receiver<bool>,
+    mut gates: watch::Receiver<Arc<Gate>>,
     hand_on: impl Fn(Accepted, Place),
 ) -> io::Result<()> {
     let socket = Acceptor::new(bound.socket)?;
@@ -133,24 +160,22 @@ pub(crate) async fn accept(
     loop {
         let accepted = tokio::select! {
             biased;
-            _ = closed.wait_for(|closed| *closed) => break,
+            changed = gates.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => break,
+            },
             accepted = socket.accept() => accepted,
         };
+        let gate = Arc::clone(&gates.borrow());
         match accepted {
             Ok(accepted) => {
                 pause = FIRST_PAUSE;
-                match gate.enter() {
-                    Some(place) => {
-                        gate.series.accepted();
-                        hand_on(accepted, place);
-                    }
-                    None => gate.series.refused("connections"),
-                }
+                enter(&gate, accepted, &hand_on);
             }
-            Err(error) if is_of_one_connection(&error) => gate.series.refused("aborted"),
+            Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // No descriptors or memory left: trying again at once would only spin.
-                gate.series.accept_failed();
+                gate.series.accept_error(CONTROL);
                 if pause == FIRST_PAUSE {
                     tracing::warn!(listener = %gate.name, %error, "cannot accept connections; trying again until it works");
                 }
@@ -159,7 +184,25 @@ pub(crate) async fn accept(
             }
         }
     }
+    // The kernel has shaken hands with these already: closing the socket would reset them.
+    while let Ok(accepted) = socket.accept_waiting() {
+        let gate = Arc::clone(&gates.borrow());
+        enter(&gate, accepted, &hand_on);
+    }
     Ok(())
+}
+
+/// The accepting thread counts in the shard that no worker has.
+const CONTROL: usize = usize::MAX;
+
+fn enter(gate: &Arc<Gate>, accepted: Accepted, hand_on: &impl Fn(Accepted, Place)) {
+    match gate.enter() {
+        Some(place) => {
+            gate.series.accepted(CONTROL);
+            hand_on(accepted, place);
+        }
+        None => gate.series.refused(CONTROL, Refusal::Limit),
+    }
 }
 
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -194,19 +237,28 @@ impl Acceptor {
 
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(listener) => {
-                let (socket, peer) = listener
-                    .async_io(Interest::READABLE, std::net::TcpListener::accept)
-                    .await?;
-                socket.set_nonblocking(true)?;
-                Ok(Accepted::Tcp(socket, peer))
-            }
-            Self::Unix(listener, _) => {
-                let accept = std::os::unix::net::UnixListener::accept;
-                let (socket, _) = listener.async_io(Interest::READABLE, accept).await?;
-                socket.set_nonblocking(true)?;
-                Ok(Accepted::Unix(socket))
-            }
+            Self::Tcp(socket) => socket.async_io(Interest::READABLE, accept_tcp).await,
+            Self::Unix(socket, _) => socket.async_io(Interest::READABLE, accept_unix).await,
         }
     }
+
+    /// A connection that is waiting already; an error if there is none.
+    fn accept_waiting(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(socket) => accept_tcp(socket.get_ref()),
+            Self::Unix(socket, _) => accept_unix(socket.get_ref()),
+        }
+    }
+}
+
+fn accept_tcp(listener: &std::net::TcpListener) -> io::Result<Accepted> {
+    let (socket, peer) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok(Accepted::Tcp(socket, peer))
+}
+
+fn accept_unix(listener: &std::os::unix::net::UnixListener) -> io::Result<Accepted> {
+    let (socket, _) = listener.accept()?;
+    socket.set_nonblocking(true)?;
+    Ok(Accepted::Unix(socket))
 }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::base::clock::Sweep;
 use crate::snapshot::Snapshot;
 use crate::upstream::{Lane, Upstream};
 
@@ -60,20 +59,18 @@ pub struct View {
 #[derive(Debug)]
 pub struct Reader {
     published: Arc<Published>,
-    sweep: Rc<Sweep>,
     seen: Cell<u64>,
     view: RefCell<Rc<View>>,
 }
 
 impl Reader {
     /// A reader for the calling thread.
-    pub fn new(published: Arc<Published>, sweep: Rc<Sweep>) -> Self {
+    pub fn new(published: Arc<Published>) -> Self {
         let snapshot = published.load();
         Self {
             seen: Cell::new(snapshot.revision),
-            view: RefCell::new(Rc::new(View::new(snapshot, &[], &sweep))),
+            view: RefCell::new(Rc::new(View::new(snapshot, &[]))),
             published,
-            sweep,
         }
     }
 
@@ -90,7 +87,7 @@ impl Reader {
     fn refresh(&self) {
         let snapshot = self.published.load();
         self.seen.set(snapshot.revision);
-        let view = View::new(snapshot, &self.view.borrow().lanes, &self.sweep);
+        let view = View::new(snapshot, &self.view.borrow().lanes);
         // The old view is dropped after the borrow has ended.
         let _old = self.view.replace(Rc::new(view));
     }
@@ -98,21 +95,17 @@ impl Reader {
 
 impl View {
     /// Lanes of upstreams that did not change stay, with their connections.
-    fn new(snapshot: Arc<Snapshot>, old: &[Rc<Lane>], sweep: &Rc<Sweep>) -> Self {
-        let lanes = snapshot
-            .upstreams
-            .iter()
-            .map(|upstream| take_over(upstream, old, sweep))
+    fn new(snapshot: Arc<Snapshot>, old: &[Rc<Lane>]) -> Self {
+        let upstreams = snapshot.upstreams.iter();
+        let lanes = upstreams
+            .map(|upstream| take_over(&upstream.upstream, old))
             .collect();
         Self { snapshot, lanes }
     }
 }
 
-fn take_over(upstream: &Arc<Upstream>, old: &[Rc<Lane>], sweep: &Rc<Sweep>) -> Rc<Lane> {
+fn take_over(upstream: &Arc<Upstream>, old: &[Rc<Lane>]) -> Rc<Lane> {
     old.iter()
         .find(|lane| Arc::ptr_eq(lane.upstream(), upstream))
-        .map_or_else(
-            || Lane::new(Arc::clone(upstream), Rc::clone(sweep)),
-            Rc::clone,
-        )
+        .map_or_else(|| Lane::new(Arc::clone(upstream)), Rc::clone)
 }
