@@ -34,23 +34,15 @@ impl Budget {
     }
 
     fn take(&self, lines: usize) -> bool {
-        // Only a scrape takes, and scrapes hold the lock of the family: no race to lose.
-        let room = self
-            .most
-            .load(Ordering::Relaxed)
-            .saturating_sub(self.used());
-        if lines <= room {
-            self.used.fetch_add(lines, Ordering::Relaxed);
-        }
-        lines <= room
+        let most = self.most.load(Ordering::Relaxed);
+        let more = |used: usize| used.checked_add(lines).filter(|used| *used <= most);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
     }
 
     pub(super) fn give_back(&self, lines: usize) {
         self.used.fetch_sub(lines, Ordering::Relaxed);
-    }
-
-    pub(super) fn used(&self) -> usize {
-        self.used.load(Ordering::Relaxed)
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -234,6 +226,6 @@ mod tests {
         assert!(!waiting.all(&budget, 1));
         budget.give_back(gone.lines());
         assert!(waiting.all(&budget, 1));
-        assert_eq!(budget.used(), 1);
+        assert_eq!(budget.used.load(Ordering::Relaxed), 1);
     }
 }

@@ -102,7 +102,7 @@ async fn every_metric_is_in_the_catalogue_and_every_entry_can_be_seen() {
             let labels: Vec<&str> = metric
                 .get_label()
                 .iter()
-                .map(prometheus::proto::LabelPair::name)
+                .map(proto::LabelPair::name)
                 .collect();
             assert_eq!(labels, described.labels, "{}", family.name());
         }
