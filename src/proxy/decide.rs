@@ -5,7 +5,8 @@ use crate::middleware::{Chain, Outcome};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
 use crate::routing::Found;
-use crate::snapshot::{Backend, Route, Snapshot};
+use crate::snapshot::{Backend, Backends, Snapshot};
+use crate::telemetry::decision::Flag;
 
 /// The chains around a request, the outermost first: the listener's, the route's, the backend's.
 ///
@@ -28,14 +29,14 @@ pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize
     }
 }
 
-/// Which of a route's backends takes the request; `random` is uniform over all numbers.
+/// Which of a route's backends takes the request, and its place; `random` is uniform.
 ///
 /// # Errors
 /// When every weight is 0.
-pub(crate) fn backend(route: &Route, random: u64) -> Result<&Backend, Failure> {
-    route.backends.pick(random).ok_or_else(|| {
+pub(crate) fn backend(backends: &Backends, random: u64) -> Result<(usize, &Backend), Failure> {
+    backends.pick(random).ok_or_else(|| {
         Failure::of(
-            crate::telemetry::decision::Flag::NoHealthyEndpoint,
+            Flag::NoHealthyEndpoint,
             "every backend of the route has weight 0",
         )
     })

@@ -18,9 +18,9 @@ use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
 use crate::proxy::admit::Wish;
-use crate::proxy::context::Exchange;
+use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
-use crate::proxy::reply::Limits;
+use crate::proxy::reply::{Limits, Tracked};
 use crate::proxy::{inform, upgrade};
 use crate::snapshot::{Backend, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
@@ -37,15 +37,15 @@ pub(crate) enum Forwarded {
 /// Two sides that have agreed to speak something else.
 pub(crate) struct Switch {
     /// The answer that tells the client.
-    pub head: ResponseHead,
+    head: ResponseHead,
     client: Upgrade,
     upstream: Upgrade,
     idle: Option<Duration>,
 }
 
 impl Switch {
-    /// Starts the tunnel, which keeps the request's record until its end.
-    pub(crate) fn start(self, mut exchange: Box<Exchange>) -> ResponseHead {
+    /// Starts the tunnel, which keeps the request's record until its end, and tells the client.
+    pub(crate) fn start(self, mut exchange: Box<Exchange>) -> http::Response<Tracked> {
         exchange.answered(self.head.status);
         if let Some(wire) = exchange.origin.wire() {
             wire.leave_http();
@@ -53,7 +53,7 @@ impl Switch {
         let tunnel = upgrade::tunnel(exchange, self.client, self.upstream, self.idle);
         // It ends with its connections; the worker waits for those when it drains.
         drop(tokio::task::spawn_local(tunnel));
-        self.head
+        self.head.into_http(Tracked::nothing())
     }
 }
 
@@ -65,18 +65,19 @@ pub(crate) async fn forward(
     exchange: &mut Exchange,
     request: Request,
     wish: Wish,
-    backend: &Backend,
+    (place, backend): (usize, &Backend),
     timeouts: &Timeouts,
 ) -> Result<Forwarded, Failure> {
     let deadline = deadline(exchange, &request, timeouts);
     match &backend.to {
-        To::Handler(handler, series) => {
-            exchange.handler = Some(Arc::clone(series));
+        To::Handler(handler, _) => {
+            exchange.backend = Some(Asked::Handler(place));
             answer_here(exchange, request, handler, deadline).await
         }
         To::Upstream(upstream) => {
-            exchange.upstream = Some(*upstream);
-            send(exchange, request, wish, timeouts, deadline).await
+            exchange.backend = Some(Asked::Upstream(*upstream));
+            let lane = Rc::clone(exchange.view.lane(*upstream));
+            send(exchange, request, wish, &lane, timeouts, deadline).await
         }
     }
 }

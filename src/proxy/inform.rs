@@ -15,7 +15,7 @@ use crate::upstream::OnInformational;
 /// HTTP/2, where they are dropped, as RFC 9110, 15.2 allows no one to rely on them.
 pub(crate) fn relay(exchange: &Exchange, permit: Option<Permit>) -> Option<OnInformational> {
     let wire = (exchange.version == Version::HTTP_11)
-        .then(|| exchange.origin.informational())
+        .then(|| exchange.origin.wire())
         .flatten();
     if permit.is_none() && wire.is_none() {
         return None;
@@ -28,7 +28,7 @@ pub(crate) fn relay(exchange: &Exchange, permit: Option<Permit>) -> Option<OnInf
                 permit.grant();
             }
         } else if let Some(wire) = &wire {
-            wire(&written(status, headers));
+            wire.inform(&written(status, headers));
         }
     }))
 }

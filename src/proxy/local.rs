@@ -1,6 +1,6 @@
 //! What the requests of one worker share, and what those of one connection do.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use http::header::HeaderValue;
 use crate::base::caller::Caller;
 use crate::base::clock::Sweep;
 use crate::base::lifecycle::Lifecycle;
-use crate::handler::Blocking;
+use crate::handler::blocking::Blocking;
 use crate::proxy::calls::Calls;
 use crate::snapshot::publish::{Published, Reader, View};
-use crate::telemetry::access_log::Log;
+use crate::telemetry::access_log::{AccessLog, Entry, Lines};
 
 /// Everything that the requests of one worker share; it never leaves the worker's thread.
 #[derive(Debug)]
@@ -26,8 +26,8 @@ pub struct Local {
     pub reader: Reader,
     /// The worker's coarse deadlines.
     pub sweep: Rc<Sweep>,
-    /// The worker's end of the access log.
-    pub log: Log,
+    /// The worker's lines of the access log.
+    lines: RefCell<Lines>,
     /// How middlewares and handlers call out.
     pub(crate) caller: CallerHandle,
     /// Where handlers may block.
@@ -36,6 +36,8 @@ pub struct Local {
     pub in_flight: Cell<usize>,
     lifecycle: Arc<Lifecycle>,
     now: Cell<Instant>,
+    /// The revision that the last tick saw.
+    revision: Cell<u64>,
 }
 
 /// A caller that can be printed, as its owners want to be.
@@ -53,20 +55,22 @@ impl Local {
         id: usize,
         published: Arc<Published>,
         lifecycle: Arc<Lifecycle>,
-        log: Log,
         blocking: Blocking,
     ) -> Rc<Self> {
-        let sweep = Rc::new(Sweep::default());
+        let now = Instant::now();
+        let reader = Reader::new(published);
+        let view = reader.view();
         Rc::new_cyclic(|this| Self {
             id,
-            reader: Reader::new(published, Rc::clone(&sweep)),
-            sweep,
-            log,
+            lines: RefCell::new(Lines::new(Arc::clone(&view.snapshot.access_log), now)),
+            revision: Cell::new(view.snapshot.revision),
+            reader,
+            sweep: Rc::default(),
             caller: CallerHandle(Rc::new(Calls::new(this.clone()))),
             blocking,
             in_flight: Cell::new(0),
             lifecycle,
-            now: Cell::new(Instant::now()),
+            now: Cell::new(now),
         })
     }
 
@@ -80,19 +84,44 @@ impl Local {
         self.lifecycle.is_draining()
     }
 
-    /// The worker's regular housekeeping: clocks, idle connections, the access log.
+    /// The worker's regular housekeeping: clocks, idle connections, counters, the access log.
     pub fn tick(&self, now: Instant) {
         self.now.set(now);
         self.sweep.tick(now);
-        for lane in &self.reader.view().lanes {
-            lane.sweep(now);
+        let view = self.reader.view();
+        if self.revision.replace(view.snapshot.revision) != view.snapshot.revision {
+            // Connections of listeners that are gone shall see it.
+            self.sweep.wake_all();
         }
-        self.log.flush();
+        for (lane, upstream) in view.lanes.iter().zip(&view.snapshot.upstreams) {
+            lane.sweep(now);
+            let counts = lane.counts();
+            let series = &upstream.series;
+            series.connections(self.id, counts.active, counts.idle);
+        }
+        self.lines_to(&view.snapshot.access_log, now).flush(now);
+    }
+
+    /// Writes a line of the access log.
+    pub(crate) fn log(&self, log: &Arc<AccessLog>, entry: &Entry<'_>) {
+        self.lines_to(log, self.now()).write(entry);
+    }
+
+    /// The worker's lines to that log; lines to an earlier one are handed over first.
+    fn lines_to(&self, log: &Arc<AccessLog>, now: Instant) -> RefMut<'_, Lines> {
+        let mut lines = self.lines.borrow_mut();
+        if !Arc::ptr_eq(lines.log(), log) {
+            lines.flush(now);
+            *lines = Lines::new(Arc::clone(log), now);
+        }
+        lines
     }
 }
 
 /// The way back from a request to its client's wire, for what the HTTP library cannot do.
-pub trait Wire {
+///
+/// The library's callbacks want it to be `Send`; it never leaves the thread.
+pub trait Wire: Send + Sync {
     /// Sends an informational response (1xx) before the final one.
     fn inform(&self, head: &[u8]);
     /// The connection is about to speak another protocol.
@@ -115,7 +144,7 @@ pub struct Origin {
     /// Requests in flight on this connection. Atomic only because the HTTP library wants the
     /// socket, which looks at it, to be `Send`.
     pub requests: Arc<AtomicUsize>,
-    wire: RefCell<Option<Rc<dyn Wire>>>,
+    wire: RefCell<Option<Arc<dyn Wire>>>,
 }
 
 impl std::fmt::Debug for Origin {
@@ -146,12 +175,12 @@ impl Origin {
     }
 
     /// Says how to reach the client's wire.
-    pub fn attach(&self, wire: Rc<dyn Wire>) {
+    pub fn attach(&self, wire: Arc<dyn Wire>) {
         self.wire.replace(Some(wire));
     }
 
     /// The client's wire, where it is HTTP/1's.
-    pub(crate) fn wire(&self) -> Option<Rc<dyn Wire>> {
+    pub(crate) fn wire(&self) -> Option<Arc<dyn Wire>> {
         self.wire.borrow().clone()
     }
 

@@ -9,6 +9,7 @@ mod context;
 mod decide;
 mod failure;
 mod forward;
+mod inform;
 mod local;
 mod reply;
 mod upgrade;
@@ -18,12 +19,13 @@ pub use reply::Tracked;
 
 use std::rc::Rc;
 
-use http::StatusCode;
+use http::{Method, StatusCode, Uri};
 
-use crate::base::message::{Request, Response};
+use crate::base::message::{Request, RequestHead, Response};
+use crate::proxy::admit::Wish;
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
-use crate::proxy::forward::Answer;
+use crate::proxy::forward::{Forwarded, Switch};
 use crate::proxy::reply::Limits;
 use crate::telemetry::decision::Flag;
 
@@ -39,52 +41,50 @@ pub async fn serve(
 ) -> http::Response<Tracked> {
     let (view, listener) = origin.pin(local);
     let mut exchange = Exchange::open(local, origin, view, listener, &request.head);
-    let wish = match exchange.admit(&mut request.head) {
-        Ok(wish) => wish,
-        Err(failure) => {
-            exchange.routed(None);
-            exchange.note_head(&request.head);
-            let response = reply::of(&mut exchange, failure);
-            return reply::finish(exchange, response, Limits::default());
-        }
-    };
-    let routed = decide::route(&exchange, &mut request.head);
-    exchange.routed(routed.as_ref().ok().copied());
-    exchange.note_head(&request.head);
-    match answer(exchange, request, wish, routed.err()).await {
-        Answer::Reply(exchange, response, limits) => reply::finish(exchange, response, limits),
-        Answer::Switched(head) => head.into_http(Tracked::nothing()),
+    let wish = exchange.admit(&mut request.head);
+    let routed = wish.and_then(|wish| Ok((wish, decide::route(&exchange, &mut request.head)?)));
+    let route = routed.as_ref().ok().map(|(_, route)| *route);
+    exchange.routed(route, &request.head);
+    match answer(&mut exchange, request, routed).await {
+        Answer::Response(response, limits) => reply::finish(exchange, response, limits),
+        Answer::Switched(switch) => switch.start(exchange),
     }
 }
 
-/// Down the chain, to the backend, and up again.
+enum Answer {
+    Response(Response, Limits),
+    Switched(Box<Switch>),
+}
+
+/// Down the chains, to the backend, and up again.
 async fn answer(
-    mut exchange: Box<Exchange>,
+    exchange: &mut Exchange,
     mut request: Request,
-    wish: admit::Wish,
-    unrouted: Option<Failure>,
+    routed: Result<(Wish, usize), Failure>,
 ) -> Answer {
-    let chains = decide::chains(&exchange);
-    let (depth, answered) = decide::down(&chains, &mut exchange, &mut request).await;
-    let (mut response, limits, depth) = match (answered, unrouted) {
-        (Some(response), _) => (response, Limits::default(), depth),
-        (None, Some(failure)) => (
-            reply::of(&mut exchange, failure),
-            Limits::default(),
-            depth,
-        ),
-        (None, None) => match forward::forward(&mut exchange, request, wish).await {
-            Ok(forward::Forwarded::Response(response, limits)) => (response, limits, depth),
-            Ok(forward::Forwarded::Switched(switch)) => return switch.start(exchange),
-            Err(failure) => (
-                reply::of(&mut exchange, failure),
-                Limits::default(),
-                depth,
-            ),
-        },
+    let view = Rc::clone(&exchange.view);
+    let picked = routed.and_then(|(wish, route)| {
+        let backends = &view.snapshot.route(route).backends;
+        Ok((wish, route, decide::backend(backends, fastrand::u64(..))?))
+    });
+    let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
+    let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
+    let (depth, answered) = decide::down(&chains, exchange, &mut request).await;
+    let outcome = match (answered, picked) {
+        (Some(response), _) => Ok(Forwarded::Response(response, Limits::default())),
+        (None, Err(failure)) => Err(failure),
+        (None, Ok((wish, route, backend))) => {
+            let timeouts = &view.snapshot.route(route).timeouts;
+            forward::forward(exchange, request, wish, backend, timeouts).await
+        }
     };
-    decide::up(&chains, depth, &mut exchange, &mut response).await;
-    Answer::Reply(exchange, response, limits)
+    let (mut response, limits) = match outcome {
+        Ok(Forwarded::Response(response, limits)) => (response, limits),
+        Ok(Forwarded::Switched(switch)) => return Answer::Switched(switch),
+        Err(failure) => (reply::of(exchange, failure), Limits::default()),
+    };
+    decide::up(&chains, depth, exchange, &mut response).await;
+    Answer::Response(response, limits)
 }
 
 /// Counts and logs bytes that never became a request.
@@ -96,14 +96,8 @@ pub fn record_refused(
     detail: &'static str,
 ) {
     let (view, listener) = origin.pin(local);
-    let head = crate::base::message::RequestHead::new(http::Method::GET, http::Uri::default());
+    let head = RequestHead::new(Method::GET, Uri::default());
     let mut exchange = Exchange::open(local, origin, view, listener, &head);
+    exchange.routed(None, &head);
     exchange.refused(status, flag, detail);
-}
-
-/// The answer of `response`'s kind for tests and doors that have no record to keep.
-impl Tracked {
-    fn of_response(response: Response) -> http::Response<Self> {
-        response.head.into_http(Self::nothing())
-    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::base::body::{Body, BodyError};
@@ -61,8 +61,7 @@ pub(crate) fn finish(
         as_grpc(&exchange, &mut response);
     }
     if exchange.local.draining() {
-        // HTTP/2 has GOAWAY for this; the library drops the header there.
-        exchange.origin.last_request(&mut response.head);
+        say_goodbye(&exchange, &mut response.head);
     }
     exchange.answered(response.head.status);
     let bodiless = exchange.method == Method::HEAD
@@ -83,6 +82,14 @@ pub(crate) fn finish(
         body: response.body,
         watch: Some(Box::new(Watch { exchange, limits })),
     })
+}
+
+/// Asks an HTTP/1 client to open its next connection elsewhere; HTTP/2 has GOAWAY for this.
+fn say_goodbye(exchange: &Exchange, head: &mut ResponseHead) {
+    if exchange.version < Version::HTTP_2 {
+        head.headers
+            .set(header::CONNECTION, HeaderValue::from_static("close"));
+    }
 }
 
 /// HEAD tells the length that GET would have (RFC 9110, 9.3.2), though no byte of it is sent.
@@ -141,6 +148,14 @@ fn as_grpc(exchange: &Exchange, response: &mut Response) {
 }
 
 impl Tracked {
+    /// An answer without a body, whose record is kept elsewhere.
+    pub(crate) fn nothing() -> Self {
+        Self {
+            body: Body::empty(),
+            watch: None,
+        }
+    }
+
     fn fail(&mut self, flag: Flag, detail: impl Into<std::borrow::Cow<'static, str>>) {
         if let Some(watch) = &mut self.watch {
             watch.exchange.decision.fail(flag, detail);

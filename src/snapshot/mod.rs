@@ -6,7 +6,7 @@
 mod build;
 pub mod publish;
 
-pub use build::{Builder, NotBuilt};
+pub use build::{Builder, Built, NotBuilt};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -18,7 +18,10 @@ use crate::base::address::Address;
 use crate::handler::Handler;
 use crate::middleware::Chain;
 use crate::routing::Table;
-use crate::telemetry::metrics::{HandlerSeries, ListenerSeries, RouteSeries, UpstreamSeries};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{
+    HandlerSeries, ListenerSeries, MiddlewareSeries, RouteSeries, UpstreamSeries,
+};
 use crate::upstream;
 
 /// Everything that a request needs.
@@ -32,6 +35,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// In the order of their names.
     pub upstreams: Vec<Upstream>,
+    /// Where requests are logged.
+    pub access_log: Arc<AccessLog>,
     /// Each upstream's place, by its name.
     upstream_places: HashMap<Arc<str>, usize>,
 }
@@ -93,6 +98,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// Counts its requests: one for each listener of the snapshot that serves it.
     series: Vec<(usize, Arc<RouteSeries>)>,
+    /// Counts the answers that middlewares make, by their kinds.
+    answers: Vec<(&'static str, Arc<MiddlewareSeries>)>,
 }
 
 /// Limits of time of a route; none means no limit, or the default where one is said.
@@ -142,6 +149,24 @@ pub struct Upstream {
 }
 
 impl Snapshot {
+    /// The listener at a place, which comes from this snapshot.
+    #[expect(clippy::indexing_slicing, reason = "places are made by this snapshot")]
+    pub fn listener(&self, place: usize) -> &Listener {
+        &self.listeners[place]
+    }
+
+    /// The route at a place, which comes from this snapshot.
+    #[expect(clippy::indexing_slicing, reason = "places are made by this snapshot")]
+    pub fn route(&self, place: usize) -> &Route {
+        &self.routes[place]
+    }
+
+    /// The upstream at a place, which comes from this snapshot.
+    #[expect(clippy::indexing_slicing, reason = "places are made by this snapshot")]
+    pub fn upstream(&self, place: usize) -> &Upstream {
+        &self.upstreams[place]
+    }
+
     /// The place of a listener.
     pub fn listener_named(&self, name: &str) -> Option<usize> {
         self.listeners
@@ -157,11 +182,19 @@ impl Snapshot {
 
 impl Route {
     /// Counts the route's requests that came through the listener at that place.
-    pub fn series_on(&self, listener: usize) -> Option<&Arc<RouteSeries>> {
-        self.series
-            .iter()
+    pub fn series_on(&self, listener: usize) -> Option<&RouteSeries> {
+        let mut series = self.series.iter();
+        series
             .find(|(place, _)| *place == listener)
-            .map(|(_, series)| series)
+            .map(|(_, series)| &**series)
+    }
+
+    /// Counts the answers that middlewares of a kind make.
+    pub fn answers_of(&self, kind: &str) -> Option<&MiddlewareSeries> {
+        let mut answers = self.answers.iter();
+        answers
+            .find(|(of, _)| *of == kind)
+            .map(|(_, series)| &**series)
     }
 }
 
@@ -179,19 +212,24 @@ impl Backends {
         Self { list, ends }
     }
 
-    /// The one that takes a request; `random` is uniform over all numbers.
+    /// The one that takes a request, and its place; `random` is uniform over all numbers.
     ///
     /// None if every weight is 0.
-    pub fn pick(&self, random: u64) -> Option<&Backend> {
+    pub fn pick(&self, random: u64) -> Option<(usize, &Backend)> {
         let sum = *self.ends.last()?;
         if sum == 0 {
             return None;
         }
         if let [only] = self.list.as_slice() {
-            return Some(only);
+            return Some((0, only));
         }
         let point = random % sum;
         let place = self.ends.partition_point(|end| *end <= point);
+        self.list.get(place).map(|backend| (place, backend))
+    }
+
+    /// The backend at a place.
+    pub fn get(&self, place: usize) -> Option<&Backend> {
         self.list.get(place)
     }
 
@@ -215,13 +253,8 @@ mod tests {
             Backends::new([(3, backend(0)), (0, backend(1)), (1, backend(2))]);
         let mut counts = [0; 3];
         for random in 0..4000 {
-            if let Some(Backend {
-                to: To::Upstream(place),
-                ..
-            }) = backends.pick(random)
-            {
-                counts[*place] += 1;
-            }
+            let (place, _) = backends.pick(random).expect("not all weights are 0");
+            counts[place] += 1;
         }
         assert_eq!(counts, [3000, 0, 1000]);
         assert!(Backends::new([(0, backend(0))]).pick(7).is_none());

@@ -94,6 +94,12 @@ impl Reader {
 }
 
 impl View {
+    /// The lane to the upstream at a place of the snapshot.
+    #[expect(clippy::indexing_slicing, reason = "there is a lane for each upstream")]
+    pub fn lane(&self, upstream: usize) -> &Rc<Lane> {
+        &self.lanes[upstream]
+    }
+
     /// Lanes of upstreams that did not change stay, with their connections.
     fn new(snapshot: Arc<Snapshot>, old: &[Rc<Lane>]) -> Self {
         let upstreams = snapshot.upstreams.iter();
