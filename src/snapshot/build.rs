@@ -189,7 +189,7 @@ impl Run<'_> {
             address: listener.address.clone(),
             limits: limits(listener),
             trusted_proxies: listener.trusted_proxies.clone(),
-            chain: self.chain(&listener.middlewares),
+            chain: self.chain("", &listener.middlewares),
             table,
             series,
             unrouted,
@@ -224,13 +224,13 @@ impl Run<'_> {
             .collect();
         let backends = route.backends.iter().filter_map(|backend| {
             let to = self.target(&backend.target, upstreams)?;
-            let chain = self.chain(&backend.middlewares);
+            let chain = self.chain(&route.name, &backend.middlewares);
             Some((backend.weight, Backend { chain, to }))
         });
         let backends: Vec<_> = backends.collect();
         Route {
             name: Arc::clone(&route.name),
-            chain: self.chain(&route.middlewares),
+            chain: self.chain(&route.name, &route.middlewares),
             backends: Backends::new(backends),
             timeouts: Timeouts {
                 request: route.timeouts.request,
@@ -277,16 +277,23 @@ impl Run<'_> {
         }
     }
 
-    fn chain(&mut self, steps: &[Arc<config::Step>]) -> Chain {
+    /// The chain of an owner: a route, or a listener where that is empty.
+    fn chain(&mut self, owner: &str, steps: &[Arc<config::Step>]) -> Chain {
         let links: Vec<_> = steps
             .iter()
-            .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(step)?)))
+            .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(owner, step)?)))
             .collect();
         Chain::new(links)
     }
 
-    fn middleware(&mut self, step: &config::Step) -> Option<Arc<Middleware>> {
-        let key = (Arc::clone(&step.id), step.fingerprint);
+    /// Places that name the same middleware share it, unless its kind counts by place.
+    fn middleware(&mut self, owner: &str, step: &config::Step) -> Option<Arc<Middleware>> {
+        let id = if step.settings.is_per_place() {
+            format!("{} of {owner}", step.id).into()
+        } else {
+            Arc::clone(&step.id)
+        };
+        let key = (id, step.fingerprint);
         let known = self.kept.middlewares.get(&key);
         if let Some(same) = known.or_else(|| self.builder.kept.middlewares.get(&key)) {
             let same = Arc::clone(same);
