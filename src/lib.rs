@@ -1,8 +1,9 @@
 //! Retort: a service-mesh sidecar gateway.
 //!
 //! Floors, from the bottom up; a module uses only what stands below it:
-//! [`base`] · [`telemetry`] · [`middleware`], [`handler`] · …
+//! [`base`] · [`telemetry`] · [`middleware`], [`handler`] · … · [`admin`]
 
+pub mod admin;
 pub mod base;
 pub mod config;
 pub mod handler;
