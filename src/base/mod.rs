@@ -4,6 +4,8 @@ pub mod body;
 pub mod caller;
 pub mod clock;
 pub mod message;
+pub mod per_worker;
 pub mod problem;
+pub mod template;
 pub mod upgrade;
 pub mod values;
