@@ -6,6 +6,5 @@ pub mod clock;
 pub mod message;
 pub mod per_worker;
 pub mod problem;
-pub mod template;
 pub mod upgrade;
 pub mod values;
