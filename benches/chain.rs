@@ -1,4 +1,5 @@
 //! What a chain of middlewares costs a request, the making of the request not counted.
+#![expect(clippy::expect_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
 use std::rc::Rc;

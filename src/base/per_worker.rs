@@ -12,7 +12,8 @@ use thread_local::ThreadLocal;
 /// Something that is cloned by every request of every worker.
 pub struct PerWorker<T: Send> {
     original: T,
-    copies: ThreadLocal<T>,
+    /// Boxed, for it has half a kilobyte of places for threads.
+    copies: Box<ThreadLocal<T>>,
 }
 
 /// A copy that shares nothing with its original.
@@ -27,7 +28,7 @@ impl<T: Apart + Send> PerWorker<T> {
     pub fn new(original: T) -> Self {
         Self {
             original,
-            copies: ThreadLocal::new(),
+            copies: Box::default(),
         }
     }
 

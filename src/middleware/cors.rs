@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 
-use super::{Context, Hooks, Kind, Natives, Step};
+use super::{Context, Hooks, Kind, Natives, Step, written_as};
 use crate::base::message::{Fields, Request, RequestHead, Response};
 use crate::base::per_worker::PerWorker;
 use crate::base::values::{Name, Period};
@@ -79,22 +79,22 @@ enum Allowed {
 
 impl Allowed {
     fn new<'a, I: Iterator<Item = &'a str> + Clone>(items: I) -> Result<Self, String> {
-        match items.clone().any(|item| item == "*") {
-            true => Ok(Self::Any),
-            false => list(items).map(Self::List),
+        if items.clone().any(|item| item == "*") {
+            return Ok(Self::Any);
         }
+        list(items).map(Self::List)
     }
 }
 
 /// The value of a header that is a list; none for an empty one.
 fn list<'a, I: Iterator<Item = &'a str>>(items: I) -> Result<Option<HeaderValue>, String> {
     let text = items.collect::<Vec<_>>().join(", ");
-    match text.is_empty() {
-        true => Ok(None),
-        false => HeaderValue::from_str(&text)
-            .map(Some)
-            .map_err(|error| error.to_string()),
+    if text.is_empty() {
+        return Ok(None);
     }
+    HeaderValue::from_str(&text)
+        .map(Some)
+        .map_err(|error| error.to_string())
 }
 
 written_as!(Written);
@@ -211,9 +211,10 @@ impl std::str::FromStr for Origin {
         {
             return wrong("browsers leave the scheme's own port out");
         }
-        Ok(match is_pattern {
-            true => Self::Below(scheme, format!(".{host}").into()),
-            false => Self::One(lower.into()),
+        Ok(if is_pattern {
+            Self::Below(scheme, format!(".{host}").into())
+        } else {
+            Self::One(lower.into())
         })
     }
 }

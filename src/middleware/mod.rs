@@ -5,9 +5,18 @@
 //! handed a [`Caller`]. Timeouts, retries and breakers are not middlewares: they wrap sending.
 //!
 //! A new kind is a file with its `Settings`, its type, an `impl Kind` and an `impl Hooks`, and a line
-//! in the list below, which makes it a variant of [`Settings`] and of [`Middleware`].
+//! in the list below, which makes it a variant of [`Settings`] and of [`Middleware`]. Settings that
+//! serde alone cannot check are read through a second type, by `written_as!`.
 
+pub mod body_limit;
 mod chain;
+pub mod cors;
+pub mod error_pages;
+pub mod native;
+pub mod rate_limit;
+pub mod request_id;
+pub mod rewrite;
+pub mod set_headers;
 #[cfg(test)]
 mod testing;
 
@@ -27,40 +36,15 @@ use crate::base::caller::Caller;
 use crate::base::message::{Request, Response};
 use crate::telemetry::decision::Decision;
 
-/// Reads `Settings` in the form of another type, which says how they are written, and checks them.
-///
-/// What serde's `try_from` does; but schemars takes the schema of such a type from its own fields.
-macro_rules! written_as {
-    ($Written:ident) => {
-        impl<'de> serde::Deserialize<'de> for Settings {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let written = <$Written as serde::Deserialize>::deserialize(deserializer)?;
-                Self::try_from(written).map_err(serde::de::Error::custom)
-            }
-        }
-
-        impl schemars::JsonSchema for Settings {
-            fn schema_name() -> std::borrow::Cow<'static, str> {
-                $Written::schema_name()
-            }
-            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                $Written::json_schema(generator)
-            }
-        }
-    };
-}
-
-/// Makes of the list of kinds what names them: modules, settings, middlewares, dispatch.
+/// Makes of the list of kinds what names them: settings, middlewares, building, dispatch.
 macro_rules! kinds {
-    ($($kind:ident => $Type:ident,)*) => {
-        $(pub mod $kind;)*
-
+    ($($(#[$doc:meta])* $kind:ident => $Type:ident,)*) => {
         /// A middleware as it is written: a map with one key, its kind.
         #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         #[schemars(rename = "Middleware")]
         pub enum Settings {$(
-            #[doc = concat!("See [`", stringify!($kind), "`].")]
+            $(#[$doc])*
             $Type($kind::Settings),
         )*}
 
@@ -97,7 +81,7 @@ macro_rules! kinds {
         /// one where the settings are equal.
         #[derive(Debug)]
         pub enum Middleware {$(
-            #[doc = concat!("See [`", stringify!($kind), "`].")]
+            $(#[$doc])*
             $Type($kind::$Type),
         )*}
 
@@ -135,15 +119,37 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// Gives each request an id that backend, client and log see.
     request_id => RequestId,
+    /// Sets, adds and removes headers of requests and answers.
     set_headers => SetHeaders,
+    /// Gives the backend another path or host than the client asked for.
     rewrite => Rewrite,
+    /// Lets so many requests through in so much time.
     rate_limit => RateLimit,
+    /// Refuses request bodies that are too long.
     body_limit => BodyLimit,
+    /// Says which other sites' scripts may use this one.
     cors => Cors,
+    /// Gives error answers a body of your own.
     error_pages => ErrorPages,
+    /// Runs a middleware that the program registered under a name.
     native => Native,
 }
+
+/// Kinds that the format has and this version does not build yet.
+pub const PLANNED: &[&str] = &[
+    "concurrency_limit",
+    "compression",
+    "basic_auth",
+    "api_key",
+    "jwt",
+    "ext_authz",
+    "authorize",
+    "ip_filter",
+    "csrf",
+    "fault",
+];
 
 /// The two hooks of a middleware; one that leaves a hook out does nothing there.
 pub trait Hooks: Send + Sync {
@@ -176,6 +182,30 @@ trait Kind: Hooks + Sized {
         false
     }
 }
+
+/// Reads `Settings` in the form of another type, which says how they are written, and checks them.
+///
+/// What serde's `try_from` does; but schemars takes the schema of such a type from its own fields.
+macro_rules! written_as {
+    ($Written:ident) => {
+        impl<'de> serde::Deserialize<'de> for Settings {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let written = <$Written as serde::Deserialize>::deserialize(deserializer)?;
+                Self::try_from(written).map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for Settings {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                $Written::schema_name()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $Written::json_schema(generator)
+            }
+        }
+    };
+}
+use written_as;
 
 impl Settings {
     /// A kind with nothing but defaults, for the bare word (`middlewares: [request_id]`); none if

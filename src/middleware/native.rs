@@ -60,14 +60,11 @@ impl Kind for Native {
         let name = &settings.name;
         let Some(factory) = natives.0.get(&**name) else {
             let known: Vec<&str> = natives.names().collect();
-            return Err(match known.is_empty() {
-                true => format!(
-                    "no native middleware `{name}`: this program has registered none, see the crate's docs"
-                ),
-                false => format!(
-                    "no native middleware `{name}`: registered are `{}`",
-                    known.join("`, `")
-                ),
+            let known = known.join("`, `");
+            return Err(if known.is_empty() {
+                format!("no native middleware `{name}`: this program has registered none")
+            } else {
+                format!("no native middleware `{name}`: registered are `{known}`")
             });
         };
         let hooks = factory(&settings.settings)
@@ -124,9 +121,12 @@ mod tests {
     #[test]
     fn a_registered_one_runs_and_others_are_named_in_the_refusal() {
         let mut natives = Natives::default();
-        natives.register("teapot", |settings| match settings.is_null() {
-            true => Ok(Arc::new(Teapot)),
-            false => Err("it takes no settings".to_owned()),
+        natives.register("teapot", |settings| {
+            if settings.is_null() {
+                Ok(Arc::new(Teapot))
+            } else {
+                Err("it takes no settings".to_owned())
+            }
         });
 
         let built = Middleware::build(&settings(r#"{"native": {"name": "teapot"}}"#), &natives);
@@ -150,7 +150,7 @@ mod tests {
         check(
             r#"{"native": {"name": "x"}}"#,
             &Natives::default(),
-            "no native middleware `x`: this program has registered none, see the crate's docs",
+            "no native middleware `x`: this program has registered none",
         );
     }
 }

@@ -20,7 +20,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer};
 
-use super::{Context, Hooks, Kind, Natives, Step};
+use super::{Context, Hooks, Kind, Natives, Step, written_as};
 use crate::base::message::{Request, Response};
 use crate::base::values::{Name, Period};
 use crate::telemetry::decision::Flag;

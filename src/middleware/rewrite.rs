@@ -14,7 +14,7 @@ use regex::{Captures, Regex};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Hooks, Kind, Natives, Step};
+use super::{Context, Hooks, Kind, Natives, Step, written_as};
 use crate::base::message::{Params, Request, RequestHead, Response};
 use crate::base::per_worker::PerWorker;
 use crate::telemetry::decision::Flag;
@@ -120,17 +120,19 @@ fn whole(path: &str) -> Result<Change, String> {
     let template = Template::parse(path, Text::Segment)?;
     // What parameters bring is checked with each request, what is written here now.
     let sample: String = template.fill(|_| Some("x".into()));
-    match is_normal(&sample) {
-        true => Ok(Change::Whole(template)),
-        false => Err(not_a_path(path)),
+    if !is_normal(&sample) {
+        return Err(not_a_path(path));
     }
+    Ok(Change::Whole(template))
 }
 
 fn prefix(from: &str, to: &str) -> Result<Change, String> {
-    let checked = |path: &str| match is_normal(path) {
+    let checked = |path: &str| {
+        if !is_normal(path) {
+            return Err(not_a_path(path));
+        }
         // A slash at the end says nothing: prefixes are made of whole segments.
-        true => Ok(path.trim_end_matches('/').into()),
-        false => Err(not_a_path(path)),
+        Ok(path.trim_end_matches('/').into())
     };
     Ok(Change::Prefix {
         from: checked(from)?,

@@ -10,7 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{Context, Hooks, Kind, Natives, Step};
+use super::{Context, Hooks, Kind, Natives, Step, written_as};
 use crate::base::message::{Fields, Request, Response};
 use crate::base::per_worker::PerWorker;
 use crate::base::values::{Name, Value};
@@ -85,9 +85,11 @@ pub struct SetHeaders {
 #[derive(Debug)]
 struct Ready {
     remove: Box<[HeaderName]>,
-    set: Option<PerWorker<Box<[(HeaderName, HeaderValue)]>>>,
-    add: Option<PerWorker<Box<[(HeaderName, HeaderValue)]>>>,
+    set: Option<PerWorker<Fixed>>,
+    add: Option<PerWorker<Fixed>>,
 }
+
+type Fixed = Box<[(HeaderName, HeaderValue)]>;
 
 impl Kind for SetHeaders {
     type Settings = Settings;
