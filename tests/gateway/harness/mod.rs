@@ -31,7 +31,7 @@ pub(crate) fn soon<F: Future>(what: impl Display, future: F) -> impl Future<Outp
     async move {
         match tokio::time::timeout(PATIENCE, future).await {
             Ok(output) => output,
-            Err(_) => panic!("{place}: waited {PATIENCE:?} in vain for {what}"),
+            Err(_elapsed) => panic!("{place}: waited {PATIENCE:?} in vain for {what}"),
         }
     }
 }
