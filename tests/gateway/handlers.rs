@@ -88,7 +88,7 @@ async fn files_are_served_from_their_root_and_from_nowhere_else() {
     fs::write(dir.path().join("secret"), "secret").expect("a file");
     std::os::unix::fs::symlink(dir.path().join("secret"), root.join("link")).expect("a link");
     let gateway = Gateway::start(format!(
-        "routes:\n  - {{name: files, match: {{path_prefix: /}}, handler: {{files: {{root: \"{}\"}}}}}}\n",
+        "routes:\n  - {{name: files, match: {{path_prefix: /}}, handler: {{files: {{root: \"{}\", precompressed: [gzip]}}}}}}\n",
         root.display()
     ))
     .await;
@@ -146,10 +146,7 @@ routes:
     let answer = gateway.get("/old?x=1").await;
     assert_eq!(answer.status, 308);
     let location = answer.header("location").expect("a location");
-    assert!(
-        location.ends_with("/new") || location.ends_with("/new?x=1"),
-        "{location}"
-    );
+    assert!(location.ends_with("/new?x=1"), "{location}");
     let answer = gateway.get("/a?x=1").await;
     assert_eq!(answer.status, 301);
     assert_eq!(answer.header("location"), Some("https://safe.test/a?x=1"));
@@ -195,7 +192,7 @@ async fn an_optional_part_may_fail_and_a_required_one_may_not() {
     let good = Upstream::echo("good").await;
     let broken = Upstream::says_and_closes("garbage\r\n\r\n").await;
     let gateway = Gateway::start(fan_out(
-        "        one: {upstream: u0, path: /}\n        two: {upstream: u1, path: /, optional: true}\n",
+        "        one: {upstream: u0, path: /}\n        two: {upstream: u1, path: /, required: false}\n",
         &[&good, &broken],
     ))
     .await;

@@ -176,7 +176,7 @@ routes:
 async fn a_body_over_its_limit_is_413_declared_or_not() {
     let upstream = Upstream::echo("up").await;
     let gateway = Gateway::start(format!(
-        "routes:\n  - {{name: up, match: {{path_prefix: /}}, middlewares: [{{body_limit: 1KiB}}], upstream: up}}\n\
+        "routes:\n  - {{name: up, match: {{path_prefix: /}}, middlewares: [{{body_limit: {{max: 1KiB}}}}], upstream: up}}\n\
          upstreams:\n{}",
         upstream.yaml("up")
     ))
@@ -207,7 +207,7 @@ async fn a_body_over_its_limit_is_413_declared_or_not() {
 async fn expect_continue_is_refused_before_the_body_is_sent() {
     let upstream = Upstream::echo("up").await;
     let gateway = Gateway::start(format!(
-        "routes:\n  - {{name: up, match: {{path_prefix: /}}, middlewares: [{{body_limit: 1KiB}}], upstream: up}}\n\
+        "routes:\n  - {{name: up, match: {{path_prefix: /}}, middlewares: [{{body_limit: {{max: 1KiB}}}}], upstream: up}}\n\
          upstreams:\n{}",
         upstream.yaml("up")
     ))

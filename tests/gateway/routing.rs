@@ -38,7 +38,7 @@ async fn check(gateway: &Gateway, rows: &[(&str, &str)]) {
 async fn the_more_exact_match_wins_whatever_the_order_in_the_file() {
     let gateway = gateway(&[
         ("any", "match: {path_prefix: /}"),
-        ("regex", "match: {path: {regex: \"/a/[0-9]+\"}}"),
+        ("regex", "match: {path_regex: \"/a/[0-9]+\"}"),
         ("prefix", "match: {path_prefix: /a}"),
         ("longer", "match: {path_prefix: /a/b}"),
         ("template", "match: {path: \"/a/{x}/c\"}"),
