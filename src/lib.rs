@@ -4,6 +4,7 @@
 //! [`base`] · [`telemetry`] · [`middleware`], [`handler`] · …
 
 pub mod base;
+pub mod config;
 pub mod handler;
 pub mod middleware;
 pub mod telemetry;

@@ -4,10 +4,14 @@
 //! Streams of our own making (files, merged answers, a handler's stream) are the one boxed kind.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -27,7 +31,14 @@ enum Kind {
     Wire(hyper::body::Incoming),
     /// The same, or any other body, cut when it grows over a limit.
     Limited(Box<Limited>),
+    /// Any other body, with a count of the bytes that have passed.
+    Counted(Box<Counted>),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
+}
+
+struct Counted {
+    inner: Body,
+    count: Arc<AtomicU64>,
 }
 
 struct Limited {
@@ -64,6 +75,20 @@ impl Body {
         Self(Kind::Stream(Box::pin(body)))
     }
 
+    /// Chunks as a stream gives them; a stream that is not `Send` writes to [`Body::channel`].
+    pub fn from_stream<S, C, E>(chunks: S) -> Self
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: Into<Bytes>,
+        E: fmt::Display,
+    {
+        let frames = chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(Frame::data(chunk.into())),
+            Err(error) => Err(BodyError::Source(error.to_string())),
+        });
+        Self::stream(http_body_util::StreamBody::new(frames))
+    }
+
     /// What hyper is receiving from a client or an upstream.
     pub(crate) fn wire(incoming: hyper::body::Incoming) -> Self {
         if incoming.is_end_stream() {
@@ -83,6 +108,14 @@ impl Body {
                 left: limit,
             }))),
         }
+    }
+
+    /// The same body, adding the bytes that pass to `count`.
+    ///
+    /// Nothing else may write to `count`.
+    #[must_use]
+    pub fn counted(self, count: Arc<AtomicU64>) -> Self {
+        Self(Kind::Counted(Box::new(Counted { inner: self, count })))
     }
 
     /// True if there is nothing to come, neither bytes nor trailers.
@@ -144,7 +177,16 @@ impl http_body::Body for Body {
                 .poll_frame(cx)
                 .map_err(|error| BodyError::Peer(error.to_string())),
             Kind::Limited(limited) => limited.poll_frame(cx),
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Counted(counted) => counted.poll_frame(cx),
+            Kind::Stream(stream) => {
+                // The one source that is somebody's own code: its panic must end this body alone,
+                // not the connection with all its other streams.
+                let poll = AssertUnwindSafe(|| stream.as_mut().poll_frame(cx));
+                catch_unwind(poll).unwrap_or_else(|_| {
+                    self.0 = Kind::Empty;
+                    Poll::Ready(Some(Err(BodyError::Source("it panicked".into()))))
+                })
+            }
         }
     }
 
@@ -155,6 +197,7 @@ impl http_body::Body for Body {
             Kind::Trailers(map) => map.is_none(),
             Kind::Wire(incoming) => incoming.is_end_stream(),
             Kind::Limited(limited) => limited.inner.is_end_stream(),
+            Kind::Counted(counted) => counted.inner.is_end_stream(),
             Kind::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -169,6 +212,7 @@ impl http_body::Body for Body {
             Kind::Trailers(_) => SizeHint::default(),
             Kind::Wire(incoming) => incoming.size_hint(),
             Kind::Limited(limited) => limited.inner.size_hint(),
+            Kind::Counted(counted) => counted.inner.size_hint(),
             Kind::Stream(stream) => stream.size_hint(),
         }
     }
@@ -188,6 +232,22 @@ impl Limited {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             self.left = left;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Counted {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(chunk) = frame.data_ref()
+        {
+            let count = self.count.load(Relaxed);
+            self.count.store(count + chunk.len() as u64, Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -248,6 +308,21 @@ mod tests {
             Body::full("123456").collect(5).await,
             Err(BodyError::TooLarge)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_breaks_the_body_off() {
+        let chunks = futures_util::stream::iter(0..2).map(|n| {
+            assert!(n == 0, "as this test wants it");
+            Ok::<_, BodyError>("part")
+        });
+        let mut body = Body::from_stream(chunks);
+        assert!(matches!(body.next_frame().await, Some(Ok(_))));
+        assert!(matches!(
+            body.next_frame().await,
+            Some(Err(BodyError::Source(_)))
+        ));
+        assert!(body.next_frame().await.is_none());
     }
 
     #[test]

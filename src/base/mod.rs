@@ -1,9 +1,18 @@
 //! What every floor above may use, and no word of gateways: messages, bodies, problems, time.
 
+pub mod address;
 pub mod body;
 pub mod caller;
+pub mod channel;
 pub mod clock;
+pub mod continuation;
+pub mod facts;
+pub mod lifecycle;
 pub mod message;
 pub mod problem;
+pub mod socket;
+pub mod template;
+pub mod report;
+pub mod source;
 pub mod upgrade;
 pub mod values;

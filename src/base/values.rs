@@ -5,6 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{HeaderName, HeaderValue};
@@ -245,6 +246,83 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
+/// A text that is never written into a configuration and never printed: `{file: path}` or `{env: NAME}`.
+///
+/// A file's one trailing line break is not part of it. The path is relative to the configuration
+/// file that names it; the file is read again at each reload.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Secret(Arc<str>);
+
+/// The name under which a deserializer is asked for a secret's text.
+///
+/// The configuration's own deserializer looks up the file or the variable and answers with the
+/// text; any other takes the way of [`Visitor::visit_newtype_struct`], where the text itself is
+/// written: good for tests.
+pub const SECRET: &str = "$secret";
+
+impl Secret {
+    /// A secret of that text.
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one who needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Secret;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`{file: path}` or `{env: NAME}`")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Secret, E> {
+                Ok(Secret::new(text))
+            }
+            fn visit_newtype_struct<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Secret, D::Error> {
+                String::deserialize(deserializer).map(Secret::new)
+            }
+        }
+        deserializer.deserialize_newtype_struct(SECRET, Text)
+    }
+}
+
+impl JsonSchema for Secret {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Secret".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let one = |key: &str, means: &str| {
+            json_schema!({
+                "type": "object",
+                "properties": {key: {"type": "string", "minLength": 1, "description": means}},
+                "required": [key],
+                "additionalProperties": false,
+            })
+        };
+        json_schema!({"oneOf": [
+            one("file", "The file that holds the secret, relative to this configuration file."),
+            one("env", "The environment variable that holds the secret."),
+        ]})
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -268,5 +346,12 @@ mod tests {
         assert!("NaN".parse::<Share>().is_err());
         assert!("two words".parse::<Name>().is_err());
         assert!("a\nb".parse::<Value>().is_err());
+    }
+
+    #[test]
+    fn a_secret_is_never_printed() {
+        let secret: Secret = serde_json::from_str("\"hunter2\"").expect("a secret");
+        assert_eq!(format!("{secret:?}"), "[secret]");
+        assert_eq!(secret.reveal(), "hunter2");
     }
 }

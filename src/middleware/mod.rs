@@ -35,3 +35,17 @@ pub enum Step {
 
 /// The decision after a wait.
 pub type Resume = Box<dyn FnOnce(&mut Request, &mut Context<'_>) -> Step>;
+
+/// Kinds that the format has and this version does not build yet.
+pub const PLANNED: &[&str] = &[
+    "concurrency_limit",
+    "compression",
+    "basic_auth",
+    "api_key",
+    "jwt",
+    "ext_authz",
+    "authorize",
+    "ip_filter",
+    "csrf",
+    "fault",
+];

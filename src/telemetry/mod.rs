@@ -1,3 +1,5 @@
 //! Instruments: metrics, the access log, and the record that each request fills as it goes.
 
+pub mod access_log;
 pub mod decision;
+pub mod metrics;
