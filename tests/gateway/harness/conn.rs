@@ -100,17 +100,6 @@ impl Conn {
         })
     }
 
-    /// Some bytes, as they come; empty when the other end has closed.
-    #[track_caller]
-    pub(crate) fn some(&mut self) -> impl Future<Output = Vec<u8>> {
-        soon("some bytes", async move {
-            if self.buffer.is_empty() {
-                self.fill().await;
-            }
-            self.take(self.buffer.len())
-        })
-    }
-
     /// Everything until the other end closes or resets.
     #[track_caller]
     pub(crate) fn rest(&mut self) -> impl Future<Output = Vec<u8>> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use tempfile::TempDir;
@@ -64,7 +64,7 @@ impl Gateway {
         command.current_dir(dir.path());
         command.envs(variables.iter().copied());
         let program = Program::start("retort", command);
-        let started = program.errors.find(|line| is_ready(line));
+        let started = program.errors.find(is_ready);
         match tokio::time::timeout(PATIENCE, started).await {
             Ok(Some(_)) => {}
             _ => return Err(program.errors.text()),
@@ -100,13 +100,13 @@ impl Gateway {
 
     /// A GET to the listener `public`.
     #[track_caller]
-    pub(crate) fn get(&self, target: &str) -> impl Future<Output = Answer> {
+    pub(crate) fn get(&self, target: &str) -> impl Future<Output = Answer> + use<> {
         get(self.public(), target)
     }
 
     /// A GET to the telemetry port.
     #[track_caller]
-    pub(crate) fn telemetry(&self, target: &str) -> impl Future<Output = Answer> {
+    pub(crate) fn telemetry(&self, target: &str) -> impl Future<Output = Answer> + use<> {
         get(self.address("telemetry"), target)
     }
 
@@ -183,15 +183,6 @@ impl Gateway {
         let found = self.program.output.find_text(words);
         let what = format!("{words:?} on standard output");
         async move { soon(&what, found).await.expect(&what) }
-    }
-
-    /// What the process has written to its log so far.
-    pub(crate) fn log(&self) -> String {
-        self.program.errors.text()
-    }
-
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Memory in use, in bytes.

@@ -191,7 +191,9 @@ async fn server_stream(request: Request<Note>, guard: Guard) -> Result<Response<
     };
     let notes = stream::unfold((0, Some(guard)), move |(at, guard)| async move {
         if at == count {
-            guard.map(Guard::finish);
+            if let Some(guard) = guard {
+                guard.finish();
+            }
             return None;
         }
         tokio::task::yield_now().await;
@@ -218,9 +220,8 @@ async fn both(request: Request<Streaming<Note>>) -> Result<Response<Notes>, Stat
 /// A client of `acme.Echo` at an address.
 pub(crate) async fn client(address: SocketAddr) -> tonic::client::Grpc<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
-    let channel = soon("a channel", endpoint.connect())
-        .await
-        .expect("a channel");
+    let connected = Box::pin(soon("a channel", endpoint.connect()));
+    let channel = connected.await.expect("a channel");
     tonic::client::Grpc::new(channel)
 }
 

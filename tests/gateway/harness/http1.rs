@@ -195,7 +195,7 @@ impl Conn {
 
 /// One GET on a connection of its own.
 #[track_caller]
-pub(crate) fn get(address: SocketAddr, target: &str) -> impl Future<Output = Answer> {
+pub(crate) fn get(address: SocketAddr, target: &str) -> impl Future<Output = Answer> + use<> {
     request(
         address,
         format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n"),

@@ -53,7 +53,10 @@ impl Http2 {
 
     /// Sends a request without a body and reads the response.
     #[track_caller]
-    pub(crate) fn get(&self, target: &str) -> impl Future<Output = Result<Reply, h2::Error>> {
+    pub(crate) fn get(
+        &self,
+        target: &str,
+    ) -> impl Future<Output = Result<Reply, h2::Error>> + use<> {
         let request = Request::get(format!("http://test{target}"))
             .body(())
             .expect("a request");
@@ -196,7 +199,6 @@ async fn echo(
         },
         body,
         trailers: pairs(&trailers),
-        ..Received::default()
     };
     peer.record(received.clone());
     if let Some(delay) = received.delay() {

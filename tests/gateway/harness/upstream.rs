@@ -1,5 +1,6 @@
 //! Upstreams that behave as told: an echo that says what arrived, and raw ones that may do anything.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -31,8 +32,6 @@ pub(crate) struct Received {
     pub(crate) head: Head,
     pub(crate) body: Vec<u8>,
     pub(crate) trailers: Vec<(String, String)>,
-    /// On which connection, counted from 1.
-    pub(crate) connection: usize,
 }
 
 /// What an upstream has seen so far.
@@ -48,7 +47,6 @@ pub(crate) struct Seen {
 pub(crate) struct Peer {
     conn: Conn,
     seen: Arc<Seen>,
-    number: usize,
 }
 
 impl Upstream {
@@ -172,15 +170,6 @@ impl Upstream {
         *self.seen.connections.borrow()
     }
 
-    /// Waits until so many connections were accepted.
-    pub(crate) async fn connected(&self, count: usize) {
-        let mut connections = self.seen.connections.subscribe();
-        let enough = connections.wait_for(|so_far| *so_far >= count);
-        soon(format!("{count} connections"), enough)
-            .await
-            .expect("a sender");
-    }
-
     /// Waits until so many connections have ended.
     pub(crate) async fn disconnected(&self, count: usize) {
         let mut closed = self.seen.closed.subscribe();
@@ -222,8 +211,7 @@ impl Peer {
     fn new(conn: Conn, seen: &Arc<Seen>) -> Self {
         let seen = Arc::clone(seen);
         seen.connections.send_modify(|count| *count += 1);
-        let number = *seen.connections.borrow();
-        Self { conn, seen, number }
+        Self { conn, seen }
     }
 
     /// The head of the next request, without its body; none if the gateway closed.
@@ -238,7 +226,6 @@ impl Peer {
             target: next(),
             version: next(),
             head,
-            connection: self.number,
             ..Received::default()
         })
     }
@@ -351,7 +338,7 @@ async fn answer_echo(peer: &mut Peer, name: &str, request: &Received) -> bool {
         body.len()
     );
     for (field, value) in request.asked_fields() {
-        head += &format!("{field}: {value}\r\n");
+        write!(head, "{field}: {value}\r\n").expect("text");
     }
     head += "\r\n";
     if request.method != "HEAD" {
