@@ -5,12 +5,11 @@
 
 use std::path::PathBuf;
 
-use crate::app::source::Source;
 use crate::base::problem::{Problem, Severity};
 use crate::base::report::{self, Style};
 use crate::base::source::Sources;
 use crate::config::{Config, Loaded};
-use crate::snapshot::{Builder, Built, NotBuilt, Snapshot};
+use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
 
 /// A configuration that cannot be used, as its author reads it.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +37,14 @@ pub(crate) struct Candidate {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads, checks and builds; nothing changes yet.
-pub(crate) fn read(source: &Source, builder: &Builder) -> Read {
+/// Makes what was read into a snapshot; nothing changes yet.
+pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
     let Loaded {
         sources,
         problems,
         config,
         files,
-    } = source.load();
+    } = loaded;
     let outcome = match config {
         Some(config) => match builder.build(&config) {
             Ok(built) => Ok(candidate(config, built, problems)),
@@ -61,7 +60,7 @@ pub(crate) fn read(source: &Source, builder: &Builder) -> Read {
 }
 
 fn candidate(config: Config, built: Built, mut warnings: Vec<Problem>) -> Candidate {
-    warnings.extend(built.snapshot.shadowed(&config));
+    warnings.extend(snapshot::shadowed(&config));
     Candidate {
         config,
         built,
@@ -69,7 +68,7 @@ fn candidate(config: Config, built: Built, mut warnings: Vec<Problem>) -> Candid
     }
 }
 
-fn rejected(sources: &Sources, problems: &[Problem]) -> Rejected {
+pub(crate) fn rejected(sources: &Sources, problems: &[Problem]) -> Rejected {
     let is_error = |problem: &&Problem| problem.severity == Severity::Error;
     let errors: Vec<Problem> = problems.iter().filter(is_error).cloned().collect();
     Rejected {

@@ -10,9 +10,9 @@ use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::{self, Config};
 use crate::handler::{Handler, Registry};
 use crate::middleware::{Chain, Middleware, Natives};
-use crate::routing::{Match, Table};
+use crate::routing::Table;
 use crate::snapshot::{
-    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream,
+    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
 };
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -148,36 +148,16 @@ impl Run<'_> {
         Some(Upstream {
             upstream: built,
             series: self.builder.metrics.upstream(name),
+            fingerprint: upstream.fingerprint,
         })
     }
 
     fn listeners(&mut self, config: &Config) -> Vec<Listener> {
-        let mut tables: Vec<(Vec<usize>, Arc<Table>)> = Vec::new();
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        for (place, listener) in config.listeners.iter().enumerate() {
-            let routes: Vec<usize> = serving(config, place).collect();
-            // Listeners with the same routes share one table.
-            let known = tables.iter().find(|(of, _)| *of == routes);
-            let table = match known {
-                Some((_, table)) => Arc::clone(table),
-                None => {
-                    let table = Arc::new(self.table(config, &routes));
-                    tables.push((routes, Arc::clone(&table)));
-                    table
-                }
-            };
-            listeners.push(self.listener(listener, table));
-        }
+        let tables = tables::of(config);
+        let listeners = config.listeners.iter().zip(tables);
         listeners
-    }
-
-    fn table(&mut self, config: &Config, routes: &[usize]) -> Table {
-        let entries = routes.iter().filter_map(|&place| {
-            let matches = &config.routes.get(place)?.matches;
-            let matches: Vec<&Match> = matches.iter().map(|found| &found.value).collect();
-            Some((u32::try_from(place).ok()?, matches))
-        });
-        Table::build(entries)
+            .map(|(listener, table)| self.listener(listener, table))
+            .collect()
     }
 
     fn listener(&mut self, listener: &config::Listener, table: Arc<Table>) -> Listener {
@@ -193,6 +173,7 @@ impl Run<'_> {
             table,
             series,
             unrouted,
+            fingerprint: listener.fingerprint,
         }
     }
 
@@ -239,6 +220,7 @@ impl Run<'_> {
             },
             series,
             answers,
+            fingerprint: route.fingerprint,
         }
     }
 
@@ -328,14 +310,6 @@ impl Run<'_> {
         self.kept.access_log = Some((settings.clone(), Arc::clone(&log)));
         Some(log)
     }
-}
-
-/// The places of the routes that a listener serves.
-fn serving(config: &Config, listener: usize) -> impl Iterator<Item = usize> {
-    let routes = config.routes.iter().enumerate();
-    routes
-        .filter(move |(_, route)| route.listeners.contains(&listener))
-        .map(|(place, _)| place)
 }
 
 fn limits(listener: &config::Listener) -> Limits {
