@@ -8,4 +8,6 @@ pub mod base;
 pub mod config;
 pub mod handler;
 pub mod middleware;
+pub mod routing;
 pub mod telemetry;
+pub mod upstream;
