@@ -255,10 +255,7 @@ fn wrong_types_are_said_in_plain_words() {
         "0",
         &["0: expected a whole number from 1, found the number 0"],
     );
-    fails::<u64>(
-        "-1",
-        &["-1: expected a whole number from 0, found `-1`"],
-    );
+    fails::<u64>("-1", &["-1: expected a whole number from 0, found `-1`"]);
     fails::<bool>("yes", &["yes: expected true or false, found text `yes`"]);
     fails::<f64>(".inf", &[".inf: expected a number, found text `.inf`"]);
     fails::<TextOrMap>(
