@@ -11,6 +11,7 @@ mod cli;
 mod drain;
 mod examples;
 mod flask;
+mod gateway_api;
 mod grpc;
 mod handlers;
 mod harness;

@@ -3,12 +3,11 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::harness::gateway::complete;
-use crate::harness::{Conn, Gateway, Upstream, eventually, get, request, soon};
+use crate::harness::websocket::{self, WebSocket};
+use crate::harness::{Conn, Gateway, Upstream, eventually, get, request};
 
 fn answering(body: &str) -> String {
     format!(
@@ -130,42 +129,17 @@ async fn connections_stay_and_requests_in_flight_end_as_they_began() {
 
 #[tokio::test]
 async fn a_websocket_outlives_reloads() {
-    let upstream = Upstream::start(|mut peer| async move {
-        let stream = peer.take_conn().into_stream();
-        let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
-            return;
-        };
-        while let Some(Ok(message)) = socket.next().await {
-            if message.is_text() && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await;
-    let old = format!(
+    let upstream = websocket::echo().await;
+    let gateway = Gateway::start(format!(
         "routes:\n  - {{name: ws, match: {{path_prefix: /}}, upstream: ws}}\nupstreams:\n{}",
         upstream.yaml("ws")
-    );
-    let gateway = Gateway::start(&old).await;
-    let socket = tokio::net::TcpStream::connect(gateway.public())
-        .await
-        .expect("a connection");
-    let handshake = "ws://test/".into_client_request().expect("a request");
-    let (mut socket, _) = tokio_tungstenite::client_async(handshake, socket)
-        .await
-        .expect("an upgrade");
+    ))
+    .await;
+    let mut socket = WebSocket::connect(gateway.public()).await;
     for body in ["one", "two"] {
         gateway.reload(&answering(body)).await;
         assert_eq!(gateway.get("/").await.text(), body);
-        socket
-            .send(Message::text(body))
-            .await
-            .expect("an open socket");
-        let back = soon("the echo", socket.next())
-            .await
-            .expect("a message")
-            .expect("a message");
-        assert_eq!(back.to_text().expect("text"), body);
+        socket.echoes(Message::text(body)).await;
     }
 }
 

@@ -1,10 +1,11 @@
 //! WebSockets and other upgrades pass as a tunnel of bytes, both ways, until either side ends it.
 
-use futures_util::{SinkExt, StreamExt};
+use std::time::Duration;
+
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::harness::program::Program;
+use crate::harness::websocket::{WebSocket, echo};
 use crate::harness::{Conn, Gateway, Upstream, request, soon};
 
 async fn gateway(address: impl std::fmt::Display) -> Gateway {
@@ -15,58 +16,19 @@ async fn gateway(address: impl std::fmt::Display) -> Gateway {
     .await
 }
 
-/// A WebSocket echo.
-async fn echo() -> Upstream {
-    Upstream::start(|mut peer| async move {
-        let stream = peer.take_conn().into_stream();
-        let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else {
-            return;
-        };
-        while let Some(Ok(message)) = socket.next().await {
-            if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
-                return;
-            }
-        }
-    })
-    .await
-}
-
-/// A client connected through the gateway.
-async fn connect(gateway: &Gateway) -> tokio_tungstenite::WebSocketStream<tokio::net::TcpStream> {
-    let socket = tokio::net::TcpStream::connect(gateway.public())
-        .await
-        .expect("a connection");
-    let request = "ws://test/chat".into_client_request().expect("a request");
-    let (socket, response) = soon(
-        "an upgrade",
-        tokio_tungstenite::client_async(request, socket),
-    )
-    .await
-    .expect("an upgrade");
-    assert_eq!(response.status(), 101);
-    socket
-}
-
 #[tokio::test]
 async fn messages_pass_both_ways_and_outlive_the_requests_deadline() {
     let upstream = echo().await;
     let gateway = gateway(upstream.address).await;
-    let mut socket = connect(&gateway).await;
+    let mut socket = WebSocket::connect(gateway.public()).await;
     let begin = tokio::time::Instant::now();
     // Longer than `timeouts.request`: what was agreed is a tunnel, not a request.
-    while begin.elapsed() < std::time::Duration::from_millis(1500) {
-        for message in [Message::text("hello"), Message::binary(vec![0, 255, 7])] {
-            socket.send(message.clone()).await.expect("an open socket");
-            let back = soon("the echo", socket.next())
-                .await
-                .expect("a message")
-                .expect("a message");
-            assert_eq!(back, message);
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    while begin.elapsed() < Duration::from_millis(1500) {
+        socket.echoes(Message::text("hello")).await;
+        socket.echoes(Message::binary(vec![0, 255, 7])).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    socket.close(None).await.expect("a close");
-    while soon("the end", socket.next()).await.is_some() {}
+    socket.close().await;
     upstream.disconnected(1).await;
     gateway
         .counts("retort_http_requests_total", &[("code", "101")], 1.0)
@@ -77,7 +39,7 @@ async fn messages_pass_both_ways_and_outlive_the_requests_deadline() {
 async fn a_client_that_vanishes_ends_the_tunnel() {
     let upstream = echo().await;
     let gateway = gateway(upstream.address).await;
-    let socket = connect(&gateway).await;
+    let socket = WebSocket::connect(gateway.public()).await;
     drop(socket);
     upstream.disconnected(1).await;
 }

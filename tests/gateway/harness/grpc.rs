@@ -116,7 +116,9 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
                     response
                 }
                 "/acme.Echo/ServerStream" => {
-                    let method = service_fn(|request| server_stream(request, guard.again()));
+                    let method = service_fn(|request| {
+                        std::future::ready(server_stream(request, guard.again()))
+                    });
                     let response = server.server_streaming(method, request).await;
                     guard.finish();
                     response
@@ -129,7 +131,12 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
                     response
                 }
                 "/acme.Echo/Both" => {
-                    let response = server.streaming(service_fn(both), request).await;
+                    let response = server
+                        .streaming(
+                            service_fn(|request| std::future::ready(both(request))),
+                            request,
+                        )
+                        .await;
                     guard.finish();
                     response
                 }
@@ -181,7 +188,7 @@ async fn unary(request: Request<Note>, guard: Guard) -> Result<Response<Note>, S
 }
 
 /// As many notes as the text says; `forever` goes on as long as somebody reads.
-async fn server_stream(request: Request<Note>, guard: Guard) -> Result<Response<Notes>, Status> {
+fn server_stream(request: Request<Note>, guard: Guard) -> Result<Response<Notes>, Status> {
     let text = request.into_inner().text;
     let count = if text == "forever" {
         usize::MAX
@@ -213,7 +220,7 @@ async fn client_stream(request: Request<Streaming<Note>>) -> Result<Response<Not
 }
 
 /// Each note, as soon as it has come.
-async fn both(request: Request<Streaming<Note>>) -> Result<Response<Notes>, Status> {
+fn both(request: Request<Streaming<Note>>) -> Result<Response<Notes>, Status> {
     Ok(Response::new(request.into_inner().boxed()))
 }
 

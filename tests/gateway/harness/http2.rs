@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -204,14 +205,26 @@ async fn echo(
     if let Some(delay) = received.delay() {
         tokio::time::sleep(delay).await;
     }
-    let mut response = Response::builder().header("content-type", "application/json");
+    let kind = received
+        .header("content-type")
+        .filter(|kind| kind.starts_with("application/grpc"));
+    let mut response =
+        Response::builder().header("content-type", kind.unwrap_or("application/json"));
     for (field, value) in received.asked_fields() {
         response = response.header(field, value);
     }
     let response = response.body(()).expect("a response");
     let body = Bytes::from(received.describe(name).to_string());
     let mut stream = respond.send_response(response, false)?;
-    send_all(&mut stream, body, true).await
+    send_all(&mut stream, body, kind.is_none()).await?;
+    if kind.is_some() {
+        let status = (
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from_static("0"),
+        );
+        stream.send_trailers(HeaderMap::from_iter([status]))?;
+    }
+    Ok(())
 }
 
 /// Fields as pairs of text.

@@ -10,6 +10,7 @@ pub(crate) mod http2;
 pub(crate) mod metrics;
 pub(crate) mod program;
 pub(crate) mod upstream;
+pub(crate) mod websocket;
 
 use std::fmt::Display;
 use std::future::Future;
