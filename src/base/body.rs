@@ -4,10 +4,14 @@
 //! Streams of our own making (files, merged answers, a handler's stream) are the one boxed kind.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
 
@@ -25,14 +29,60 @@ enum Kind {
     Trailers(Option<Box<HeaderMap>>),
     /// What hyper is receiving.
     Wire(hyper::body::Incoming),
+    /// The same, counted as long as it is there.
+    Held(
+        hyper::body::Incoming,
+        #[expect(dead_code, reason = "held for its drop")] Hold,
+    ),
     /// The same, or any other body, cut when it grows over a limit.
     Limited(Box<Limited>),
+    /// Any other body, with a count of the bytes that have passed.
+    Counted(Box<Counted>),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = BodyError> + Send>>),
+}
+
+struct Counted {
+    inner: Body,
+    count: Arc<AtomicU64>,
 }
 
 struct Limited {
     inner: Body,
     left: u64,
+}
+
+/// One of a count, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<AtomicU32>);
+
+impl Hold {
+    /// Adds one to the count.
+    pub(crate) fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a body failed with, told to someone who does not read it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Noted(Arc<OnceLock<BodyError>>);
+
+impl Noted {
+    /// The failure, if there was one so far.
+    pub(crate) fn get(&self) -> Option<BodyError> {
+        self.0.get().cloned()
+    }
+}
+
+struct Noting {
+    inner: Body,
+    noted: Noted,
 }
 
 impl Body {
@@ -64,6 +114,20 @@ impl Body {
         Self(Kind::Stream(Box::pin(body)))
     }
 
+    /// Chunks as a stream gives them; a stream that is not `Send` writes to [`Body::channel`].
+    pub fn from_stream<S, C, E>(chunks: S) -> Self
+    where
+        S: Stream<Item = Result<C, E>> + Send + 'static,
+        C: Into<Bytes>,
+        E: fmt::Display,
+    {
+        let frames = chunks.map(|chunk| match chunk {
+            Ok(chunk) => Ok(Frame::data(chunk.into())),
+            Err(error) => Err(BodyError::Source(error.to_string())),
+        });
+        Self::stream(http_body_util::StreamBody::new(frames))
+    }
+
     /// What hyper is receiving from a client or an upstream.
     pub(crate) fn wire(incoming: hyper::body::Incoming) -> Self {
         if incoming.is_end_stream() {
@@ -71,6 +135,30 @@ impl Body {
         } else {
             Self(Kind::Wire(incoming))
         }
+    }
+
+    /// The same, counted until its end or until it is dropped.
+    pub(crate) fn wire_held(incoming: hyper::body::Incoming, hold: Hold) -> Self {
+        if incoming.is_end_stream() {
+            Self::empty()
+        } else {
+            Self(Kind::Held(incoming, hold))
+        }
+    }
+
+    /// True if it can fail with [`BodyError::TooLarge`].
+    pub(crate) fn has_limit(&self) -> bool {
+        matches!(self.0, Kind::Limited(_))
+    }
+
+    /// The same body, with its failure told to the second value as well.
+    pub(crate) fn noted(self) -> (Self, Noted) {
+        let noted = Noted::default();
+        let noting = Noting {
+            inner: self,
+            noted: noted.clone(),
+        };
+        (Self::stream(noting), noted)
     }
 
     /// The same body, failing with [`BodyError::TooLarge`] at the first byte over `limit`.
@@ -83,6 +171,14 @@ impl Body {
                 left: limit,
             }))),
         }
+    }
+
+    /// The same body, adding the bytes that pass to `count`.
+    ///
+    /// Nothing else may write to `count`.
+    #[must_use]
+    pub fn counted(self, count: Arc<AtomicU64>) -> Self {
+        Self(Kind::Counted(Box::new(Counted { inner: self, count })))
     }
 
     /// True if there is nothing to come, neither bytes nor trailers.
@@ -140,11 +236,20 @@ impl http_body::Body for Body {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Trailers(map) => Poll::Ready(map.take().map(|map| Ok(Frame::trailers(*map)))),
-            Kind::Wire(incoming) => Pin::new(incoming)
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => Pin::new(incoming)
                 .poll_frame(cx)
                 .map_err(|error| BodyError::Peer(error.to_string())),
             Kind::Limited(limited) => limited.poll_frame(cx),
-            Kind::Stream(stream) => stream.as_mut().poll_frame(cx),
+            Kind::Counted(counted) => counted.poll_frame(cx),
+            Kind::Stream(stream) => {
+                // The one source that is somebody's own code: its panic must end this body alone,
+                // not the connection with all its other streams.
+                let poll = AssertUnwindSafe(|| stream.as_mut().poll_frame(cx));
+                catch_unwind(poll).unwrap_or_else(|_| {
+                    self.0 = Kind::Empty;
+                    Poll::Ready(Some(Err(BodyError::Source("it panicked".into()))))
+                })
+            }
         }
     }
 
@@ -153,8 +258,9 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Trailers(map) => map.is_none(),
-            Kind::Wire(incoming) => incoming.is_end_stream(),
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => incoming.is_end_stream(),
             Kind::Limited(limited) => limited.inner.is_end_stream(),
+            Kind::Counted(counted) => counted.inner.is_end_stream(),
             Kind::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -167,10 +273,35 @@ impl http_body::Body for Body {
             }
             // Unknown rather than 0: a length of 0 would end the message before its trailers.
             Kind::Trailers(_) => SizeHint::default(),
-            Kind::Wire(incoming) => incoming.size_hint(),
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => incoming.size_hint(),
             Kind::Limited(limited) => limited.inner.size_hint(),
+            Kind::Counted(counted) => counted.inner.size_hint(),
             Kind::Stream(stream) => stream.size_hint(),
         }
+    }
+}
+
+impl http_body::Body for Noting {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Err(error)) = &frame {
+            self.noted.0.get_or_init(|| error.clone());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -188,6 +319,22 @@ impl Limited {
                 return Poll::Ready(Some(Err(BodyError::TooLarge)));
             };
             self.left = left;
+        }
+        Poll::Ready(frame)
+    }
+}
+
+impl Counted {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(chunk) = frame.data_ref()
+        {
+            let count = self.count.load(Relaxed);
+            self.count.store(count + chunk.len() as u64, Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -248,6 +395,21 @@ mod tests {
             Body::full("123456").collect(5).await,
             Err(BodyError::TooLarge)
         ));
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_panics_breaks_the_body_off() {
+        let chunks = futures_util::stream::iter(0..2).map(|n| {
+            assert!(n == 0, "as this test wants it");
+            Ok::<_, BodyError>("part")
+        });
+        let mut body = Body::from_stream(chunks);
+        assert!(matches!(body.next_frame().await, Some(Ok(_))));
+        assert!(matches!(
+            body.next_frame().await,
+            Some(Err(BodyError::Source(_)))
+        ));
+        assert!(body.next_frame().await.is_none());
     }
 
     #[test]

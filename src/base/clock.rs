@@ -24,6 +24,8 @@ pub struct Sweep {
 #[derive(Debug)]
 struct Slot {
     at: Cell<Option<Instant>>,
+    /// Set by the tick, so that a poll needs no clock reading.
+    fired: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -32,10 +34,21 @@ impl Sweep {
     pub fn tick(&self, now: Instant) {
         // Wakers only push to the scheduler's queue, so nothing runs inside this borrow.
         for slot in self.slots.borrow().iter() {
-            if slot.at.get().is_some_and(|at| at <= now)
-                && let Some(waker) = slot.waker.borrow_mut().take()
-            {
-                waker.wake();
+            if slot.at.get().is_some_and(|at| at <= now) {
+                slot.at.set(None);
+                slot.fired.set(true);
+                if let Some(waker) = slot.waker.borrow_mut().take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    /// Wakes everyone, armed or not: a worker that drains wants each of its connections to look up.
+    pub fn wake_all(&self) {
+        for slot in self.slots.borrow().iter() {
+            if let Some(waker) = &*slot.waker.borrow() {
+                waker.wake_by_ref();
             }
         }
     }
@@ -46,6 +59,7 @@ impl Sweep {
             let mut slots = self.slots.borrow_mut();
             slots.push(Slot {
                 at: Cell::new(None),
+                fired: Cell::new(false),
                 waker: RefCell::new(None),
             });
             slots.len() - 1
@@ -60,6 +74,9 @@ impl Sweep {
 /// One deadline of a [`Sweep`]; as a future it is ready once its time has passed.
 ///
 /// Up to [`TICK`] late, never early. Unarmed, it is never ready.
+///
+/// # Cancel safety
+/// Dropping it gives its slot back.
 #[derive(Debug)]
 pub struct Deadline {
     sweep: Rc<Sweep>,
@@ -69,12 +86,18 @@ pub struct Deadline {
 impl Deadline {
     /// Sets or moves the time.
     pub fn arm(&self, at: Instant) {
-        self.with(|slot| slot.at.set(Some(at)));
+        self.with(|slot| {
+            slot.at.set(Some(at));
+            slot.fired.set(false);
+        });
     }
 
     /// Takes the time away.
     pub fn disarm(&self) {
-        self.with(|slot| slot.at.set(None));
+        self.with(|slot| {
+            slot.at.set(None);
+            slot.fired.set(false);
+        });
     }
 
     fn with<T>(&self, f: impl FnOnce(&Slot) -> T) -> Option<T> {
@@ -86,22 +109,17 @@ impl Future for Deadline {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let ready = self.with(|slot| {
-            let Some(at) = slot.at.get() else {
-                return false;
-            };
-            let mut waker = slot.waker.borrow_mut();
-            // The tick took the waker: only then is a clock reading worth its price.
-            if waker.is_none() && at <= Instant::now() {
+        let fired = self.with(|slot| {
+            if slot.fired.get() {
                 return true;
             }
-            match &mut *waker {
+            match &mut *slot.waker.borrow_mut() {
                 Some(known) => known.clone_from(cx.waker()),
                 none => *none = Some(cx.waker().clone()),
             }
             false
         });
-        if ready == Some(true) {
+        if fired == Some(true) {
             Poll::Ready(())
         } else {
             Poll::Pending
@@ -113,9 +131,54 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         self.with(|slot| {
             slot.at.set(None);
+            slot.fired.set(false);
             slot.waker.borrow_mut().take();
         });
         self.sweep.free.borrow_mut().push(self.slot);
+    }
+}
+
+/// A deadline that is coarse where that is good enough, and fine where it is short.
+#[derive(Debug)]
+pub enum Timeout {
+    /// Swept by the tick.
+    Coarse(Deadline),
+    /// A timer of its own.
+    Fine(Pin<Box<tokio::time::Sleep>>),
+}
+
+impl Timeout {
+    /// Lengths from here on are swept: [`TICK`] is then at most a twentieth of them.
+    const COARSE: Duration = Duration::from_secs(2);
+
+    /// Ready `after` from `now` on.
+    pub fn new(sweep: &Rc<Sweep>, now: Instant, after: Duration) -> Self {
+        if after >= Self::COARSE {
+            let deadline = sweep.deadline();
+            deadline.arm(now + after);
+            Self::Coarse(deadline)
+        } else {
+            Self::Fine(Box::pin(tokio::time::sleep_until((now + after).into())))
+        }
+    }
+
+    /// Moves it to `after` from `now` on.
+    pub fn reset(&mut self, now: Instant, after: Duration) {
+        match self {
+            Self::Coarse(deadline) => deadline.arm(now + after),
+            Self::Fine(sleep) => sleep.as_mut().reset((now + after).into()),
+        }
+    }
+}
+
+impl Future for Timeout {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut *self {
+            Self::Coarse(deadline) => Pin::new(deadline).poll(cx),
+            Self::Fine(sleep) => sleep.as_mut().poll(cx),
+        }
     }
 }
 

@@ -3,10 +3,17 @@
 pub mod address;
 pub mod body;
 pub mod caller;
+pub mod channel;
 pub mod clock;
+pub mod continuation;
+pub mod facts;
+pub mod lifecycle;
 pub mod message;
+pub mod per_worker;
 pub mod problem;
 pub mod report;
+pub mod socket;
 pub mod source;
+pub mod template;
 pub mod upgrade;
 pub mod values;

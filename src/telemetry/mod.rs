@@ -1,3 +1,9 @@
 //! Instruments: metrics, the access log, and the record that each request fills as it goes.
 
+pub mod access_log;
 pub mod decision;
+pub mod log;
+pub mod metrics;
+mod settings;
+
+pub use self::settings::Settings;

@@ -20,8 +20,7 @@ use super::de::{Held, Reading, Within};
 use super::raw::{self, ItemName};
 use super::sections::{Listed, Named, Sections};
 use super::tree::Node;
-use super::types::{AccessLog, Admin, Config, Handler, Runtime, Telemetry, Upstream};
-
+use super::types::{Admin, Config, Handler, Runtime, Telemetry, Upstream};
 use crate::base::problem::Problem;
 use crate::{handler, upstream};
 
@@ -284,12 +283,8 @@ fn settle_telemetry(
     }
     Telemetry {
         address: places.own("telemetry", address, ([0, 0, 0, 0], 15_020)),
-        access_log: AccessLog {
-            format: access_log.format,
-            output: access_log.output,
-            sample: access_log.sample.0,
-        },
-        max_series: metrics.max_series,
+        access_log,
+        metrics,
     }
 }
 

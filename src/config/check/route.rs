@@ -1,7 +1,6 @@
 //! Routes: on which listeners, through which steps, how long.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::chain::Owner;
 use super::{House, backend, combine};
@@ -9,9 +8,6 @@ use crate::base::problem::{Problem, Spanned};
 use crate::config::de::Held;
 use crate::config::raw;
 use crate::config::types::{Backend, Route, Target, Timeouts};
-
-/// How long a body may stand still where nothing is written.
-const IDLE: Duration = Duration::from_mins(1);
 
 /// The checked route; none if it has no place to send to, or steps that are wrong.
 pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Route> {
@@ -106,6 +102,6 @@ fn settle_timeouts(timeouts: &raw::Timeouts, house: &House<'_>) -> Timeouts {
     Timeouts {
         request: request.as_ref().map(|timeout| timeout.value.0),
         attempt: attempt.as_ref().map(|timeout| timeout.value.0),
-        idle: idle.as_ref().map_or(IDLE, |timeout| timeout.0),
+        idle: idle.as_ref().map(|timeout| timeout.0),
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Timeouts {
     pub(crate) request: Option<Spanned<Timeout>>,
     /// For one attempt, from its start to the head of its answer. Default: no limit of its own.
     pub(crate) attempt: Option<Spanned<Timeout>>,
-    /// How long a body may stand still, in either direction. Default `60s`.
+    /// How long both sides may be silent: while the head of the answer is awaited, and between parts
+    /// of a body. Default `60s`; gRPC calls and upgraded connections (WebSocket) have no default, for
+    /// them silence is normal.
     pub(crate) idle: Option<Timeout>,
 }

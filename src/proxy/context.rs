@@ -1,0 +1,306 @@
+//! The record of one request while it is in the house, closed exactly once.
+//!
+//! It closes when the answer's body has ended, or when it is dropped before: a client that leaves
+//! takes its request's future along, and the record is all that remains to tell.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Method, StatusCode, Version};
+
+use crate::base::message::RequestHead;
+use crate::handler::Handler;
+use crate::middleware;
+use crate::proxy::admit::{self, Hop, Wish};
+use crate::proxy::failure::{self, Failure};
+use crate::proxy::{Local, Origin};
+use crate::snapshot::publish::View;
+use crate::snapshot::{Listener, To};
+use crate::telemetry::access_log::Entry;
+use crate::telemetry::decision::{Decision, Flag};
+use crate::telemetry::metrics::{HandlerSeries, RouteSeries, Sample};
+
+/// Everything that is known of a request, from admission to its last byte.
+pub(crate) struct Exchange {
+    pub local: Rc<Local>,
+    pub origin: Rc<Origin>,
+    /// The rules that hold for this request, whatever is reloaded meanwhile.
+    pub view: Rc<View>,
+    /// Which listener of the snapshot.
+    pub listener: usize,
+    /// Which route of the snapshot, once one is found.
+    pub route: Option<usize>,
+    pub method: Method,
+    pub started: Instant,
+    /// How long the backend took to the head of its answer.
+    pub waited: Duration,
+    /// When the head of the answer was ready.
+    pub answered: Option<Instant>,
+    pub decision: Decision,
+    /// What middlewares keep from one hook to the other.
+    pub kept: http::Extensions,
+    /// The version that the client spoke.
+    pub version: Version,
+    /// A gRPC call: our own answers must be in its shape.
+    pub grpc: bool,
+    /// Whom it was sent to.
+    pub backend: Option<Asked>,
+    /// Bytes of the answer's body.
+    pub sent: u64,
+    /// Bytes of the request's body, where it has one.
+    pub received: Option<Arc<AtomicU64>>,
+    status: StatusCode,
+    log: Option<Box<Said>>,
+}
+
+/// Whom a request was sent to: a place among the route's backends, and what that is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Asked {
+    /// The upstream at that place of the snapshot.
+    Upstream(usize),
+    /// The handler of the backend at that place of the route.
+    Handler(usize),
+}
+
+/// What the access log says of a head that has moved on since.
+struct Said {
+    path: Box<str>,
+    query: Option<Box<str>>,
+    host: Option<Box<str>>,
+    user_agent: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    request_id: Option<HeaderValue>,
+    client: Option<IpAddr>,
+}
+
+impl Exchange {
+    /// Opens the record.
+    pub(crate) fn open(
+        local: &Rc<Local>,
+        origin: &Rc<Origin>,
+        view: Rc<View>,
+        listener: usize,
+        head: &RequestHead,
+    ) -> Box<Self> {
+        local.in_flight.set(local.in_flight.get() + 1);
+        local.admitted.set(local.admitted.get() + 1);
+        origin.enter();
+        Box::new(Self {
+            local: Rc::clone(local),
+            origin: Rc::clone(origin),
+            view,
+            listener,
+            route: None,
+            method: head.method().clone(),
+            started: Instant::now(),
+            waited: Duration::ZERO,
+            answered: None,
+            decision: Decision::default(),
+            kept: http::Extensions::new(),
+            version: head.version(),
+            grpc: head.is_grpc(),
+            backend: None,
+            sent: 0,
+            received: None,
+            status: failure::client_left(),
+            log: None,
+        })
+    }
+
+    /// The listener that the request came through.
+    pub(crate) fn listener(&self) -> &Listener {
+        self.view.snapshot.listener(self.listener)
+    }
+
+    /// Checks and cleans the head.
+    ///
+    /// # Errors
+    /// See [`admit::admit`].
+    pub(crate) fn admit(&self, head: &mut RequestHead) -> Result<Wish, Failure> {
+        let hop = Hop {
+            peer: self.origin.peer,
+            peer_text: &self.origin.peer_text,
+            secure: self.origin.secure,
+            trusted: &self.listener().trusted_proxies,
+        };
+        admit::admit(head, &hop)
+    }
+
+    /// The route is known, or that there is none: the request now counts as in flight on it, and
+    /// what the access log will say of its head is kept.
+    pub(crate) fn routed(&mut self, route: Option<usize>, head: &RequestHead) {
+        self.route = route;
+        self.series().begin(self.local.id);
+        if self.view.snapshot.access_log.is_on() {
+            self.log = Some(Box::new(Said::of(head)));
+        }
+    }
+
+    fn series(&self) -> &RouteSeries {
+        let routed = self
+            .route
+            .and_then(|route| self.view.snapshot.route(route).series_on(self.listener));
+        routed.unwrap_or(&self.listener().unrouted)
+    }
+
+    /// The head of the answer is ready.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        self.answered = Some(Instant::now());
+    }
+
+    /// What middlewares may use.
+    pub(crate) fn hooks(&mut self) -> middleware::Context<'_> {
+        middleware::Context {
+            now: self.started,
+            record: &mut self.decision,
+            kept: &mut self.kept,
+            caller: &self.local.caller.0,
+        }
+    }
+
+    /// Bytes that never became a request: there is nothing but the answer to tell of.
+    pub(crate) fn refused(&mut self, status: StatusCode, flag: Flag, detail: &'static str) {
+        self.decision.fail(flag, detail);
+        self.answered(status);
+    }
+
+    fn close(&mut self) {
+        let now = Instant::now();
+        if self.answered.is_none() {
+            self.decision.fail(
+                Flag::ClientLeft,
+                "the client left before the head of the answer",
+            );
+        }
+        let took = now.saturating_duration_since(self.started);
+        let to_head = self
+            .answered
+            .unwrap_or(now)
+            .saturating_duration_since(self.started);
+        self.series().end(
+            self.local.id,
+            &Sample {
+                method: (&self.method).into(),
+                status: self.status.as_u16(),
+                flag: self.decision.flag,
+                took,
+                overhead: to_head.saturating_sub(self.waited),
+            },
+        );
+        self.count_backend();
+        if let Some(said) = self.log.take() {
+            self.write_log(&said, took);
+        }
+        self.local.in_flight.set(self.local.in_flight.get() - 1);
+        self.origin.leave();
+    }
+
+    /// What the backend's own series say.
+    fn count_backend(&self) {
+        let worker = self.local.id;
+        match self.backend {
+            Some(Asked::Upstream(place)) => {
+                let series = &self.view.snapshot.upstream(place).series;
+                for attempt in &self.decision.attempts {
+                    series.attempt(worker, attempt.status, attempt.flag, attempt.took);
+                }
+            }
+            Some(Asked::Handler(_)) => {
+                if let Some((_, series)) = self.handler() {
+                    series.answer(worker, self.status.as_u16(), self.waited);
+                }
+            }
+            None => {}
+        }
+        if let (Some(kind), Some(route)) = (self.decision.middleware, self.route) {
+            let route = self.view.snapshot.route(route);
+            if let Some(series) = route.answers_of(kind) {
+                series.answer(worker, self.status.as_u16());
+            }
+        }
+    }
+
+    fn handler(&self) -> Option<(&Arc<Handler>, &Arc<HandlerSeries>)> {
+        let (Some(Asked::Handler(place)), Some(route)) = (self.backend, self.route) else {
+            return None;
+        };
+        match self.view.snapshot.route(route).backends.get(place)?.to {
+            To::Handler(ref handler, ref series) => Some((handler, series)),
+            To::Upstream(_) => None,
+        }
+    }
+
+    fn write_log(&self, said: &Said, took: Duration) {
+        let snapshot = &self.view.snapshot;
+        let upstream = match self.backend {
+            Some(Asked::Upstream(place)) => Some(&snapshot.upstream(place).upstream),
+            _ => None,
+        };
+        let endpoint = self.decision.attempts.last().and_then(|attempt| {
+            let members = upstream?.members().endpoints();
+            members.get(attempt.endpoint as usize)
+        });
+        let request_id = self
+            .decision
+            .request_id
+            .as_ref()
+            .or(said.request_id.as_ref());
+        let entry = Entry {
+            start: self.started,
+            took,
+            listener: &self.listener().name,
+            route: self.route.map(|route| &*snapshot.route(route).name),
+            method: self.method.as_str(),
+            host: said.host.as_deref(),
+            path: &said.path,
+            query: said.query.as_deref(),
+            protocol: self.version,
+            status: self.status.as_u16(),
+            flag: self.decision.flag,
+            detail: self.decision.detail.as_deref(),
+            upstream: upstream.map(|upstream| upstream.name()),
+            endpoint: endpoint.map(|endpoint| &*endpoint.label),
+            attempts: self.decision.attempts.len(),
+            bytes_in: self
+                .received
+                .as_ref()
+                .map_or(0, |count| count.load(Relaxed)),
+            bytes_out: self.sent,
+            client_ip: said.client,
+            request_id: request_id.map(HeaderValue::as_bytes),
+            user_agent: said.user_agent.as_ref().map(HeaderValue::as_bytes),
+            referer: said.referer.as_ref().map(HeaderValue::as_bytes),
+            handler: self.handler().map(|(handler, _)| handler.name()),
+            middleware: self.decision.middleware,
+        };
+        self.local.log(&snapshot.access_log, &entry);
+    }
+}
+
+impl Said {
+    fn of(head: &RequestHead) -> Self {
+        let copy = |name: HeaderName| head.headers.get(name).cloned();
+        Self {
+            path: head.path().into(),
+            query: head.query().map(Into::into),
+            host: head.authority().map(Into::into),
+            user_agent: copy(header::USER_AGENT),
+            referer: copy(header::REFERER),
+            request_id: copy(X_REQUEST_ID.clone()),
+            client: head.client.ip,
+        }
+    }
+}
+
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.close();
+    }
+}

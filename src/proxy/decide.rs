@@ -1,0 +1,114 @@
+//! Which route, which chains, which backend: what is decided before anything is sent.
+
+use crate::base::message::{Request, RequestHead, Response};
+use crate::middleware::{Chain, Outcome};
+use crate::proxy::context::Exchange;
+use crate::proxy::failure::Failure;
+use crate::routing::Found;
+use crate::snapshot::{Backend, Backends, Snapshot};
+use crate::telemetry::decision::Flag;
+
+/// The chains around a request, the outermost first: the listener's, the route's, the backend's.
+///
+/// A request that no route takes has the listener's alone, so that its answer, too, has an id, the
+/// right pages and the headers that browsers ask for.
+pub(crate) type Chains<'a> = [Option<&'a Chain>; 3];
+
+/// Finds the route.
+///
+/// # Errors
+/// 404, or 405 with what the path does allow.
+pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize, Failure> {
+    match exchange.listener().table.find(head) {
+        Found::Route { route, params } => {
+            head.params = params;
+            Ok(route as usize)
+        }
+        Found::MethodNotAllowed { allow } => Err(Failure::method_not_allowed(head.method(), allow)),
+        Found::None => Err(Failure::no_route()),
+    }
+}
+
+/// Which of a route's backends takes the request, and its place; `random` is uniform.
+///
+/// # Errors
+/// When every weight is 0.
+pub(crate) fn backend(backends: &Backends, random: u64) -> Result<(usize, &Backend), Failure> {
+    backends.pick(random).ok_or_else(|| {
+        Failure::of(
+            Flag::NoHealthyEndpoint,
+            "every backend of the route has weight 0",
+        )
+    })
+}
+
+/// The chains that stand around the backend.
+pub(crate) fn chains<'a>(
+    snapshot: &'a Snapshot,
+    listener: usize,
+    route: Option<usize>,
+    backend: Option<&'a Backend>,
+) -> Chains<'a> {
+    [
+        Some(&snapshot.listener(listener).chain),
+        route.map(|route| &snapshot.route(route).chain),
+        backend.map(|backend| &backend.chain),
+    ]
+    .map(|chain| chain.filter(|chain| !chain.is_empty()))
+}
+
+/// How far down a request came: so many chains whole, and so many middlewares of the next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Depth {
+    chains: usize,
+    within: usize,
+}
+
+/// Runs the request hooks; a response means that a middleware has answered.
+pub(crate) async fn down(
+    chains: &Chains<'_>,
+    exchange: &mut Exchange,
+    request: &mut Request,
+) -> (Depth, Option<Response>) {
+    for (place, chain) in chains.iter().enumerate() {
+        let Some(chain) = chain else {
+            continue;
+        };
+        if let Outcome::Answer { response, at } =
+            chain.run_down(request, &mut exchange.hooks()).await
+        {
+            let depth = Depth {
+                chains: place,
+                within: at,
+            };
+            return (depth, Some(*response));
+        }
+    }
+    let depth = Depth {
+        chains: chains.len(),
+        within: 0,
+    };
+    (depth, None)
+}
+
+/// Runs the response hooks of all that the request has passed, in reverse.
+pub(crate) async fn up(
+    chains: &Chains<'_>,
+    depth: Depth,
+    exchange: &mut Exchange,
+    response: &mut Response,
+) {
+    for (place, chain) in chains.iter().enumerate().rev() {
+        let Some(chain) = chain else {
+            continue;
+        };
+        let count = match place.cmp(&depth.chains) {
+            std::cmp::Ordering::Less => chain.len(),
+            std::cmp::Ordering::Equal => depth.within,
+            std::cmp::Ordering::Greater => 0,
+        };
+        if count > 0 {
+            chain.run_up(count, response, &mut exchange.hooks()).await;
+        }
+    }
+}

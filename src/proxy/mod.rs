@@ -1,0 +1,103 @@
+//! The life of one request, in the order in which it happens.
+//!
+//! [`serve`] reads like the list of rooms that a request passes. What is decided here is decided by
+//! pure functions of the request's head and the snapshot; what is done is thin.
+
+mod admit;
+mod calls;
+mod context;
+mod decide;
+mod failure;
+mod forward;
+mod inform;
+mod local;
+mod reply;
+mod upgrade;
+
+pub use local::{Local, Origin, Wire};
+pub use reply::Tracked;
+
+use std::rc::Rc;
+
+use http::{Method, StatusCode, Uri};
+
+use crate::base::message::{Request, RequestHead, Response};
+use crate::proxy::admit::Wish;
+use crate::proxy::context::Exchange;
+use crate::proxy::failure::Failure;
+use crate::proxy::forward::{Forwarded, Switch};
+use crate::proxy::reply::Limits;
+use crate::telemetry::decision::Flag;
+
+/// Answers a request.
+///
+/// # Cancel safety
+/// Dropping the future, or the answer's body before its end, means that the client has left: work
+/// on its behalf is cancelled, and the record says so.
+pub async fn serve(
+    local: &Rc<Local>,
+    origin: &Rc<Origin>,
+    mut request: Request,
+) -> http::Response<Tracked> {
+    let (view, listener) = origin.pin(local);
+    let mut exchange = Exchange::open(local, origin, view, listener, &request.head);
+    let wish = exchange.admit(&mut request.head);
+    let routed = wish.and_then(|wish| Ok((wish, decide::route(&exchange, &mut request.head)?)));
+    let route = routed.as_ref().ok().map(|(_, route)| *route);
+    exchange.routed(route, &request.head);
+    match answer(&mut exchange, request, routed).await {
+        Answer::Response(response, limits) => reply::finish(exchange, response, limits),
+        Answer::Switched(switch) => switch.start(exchange),
+    }
+}
+
+enum Answer {
+    Response(Response, Limits),
+    Switched(Box<Switch>),
+}
+
+/// Down the chains, to the backend, and up again.
+async fn answer(
+    exchange: &mut Exchange,
+    mut request: Request,
+    routed: Result<(Wish, usize), Failure>,
+) -> Answer {
+    let view = Rc::clone(&exchange.view);
+    let picked = routed.and_then(|(wish, route)| {
+        let backends = &view.snapshot.route(route).backends;
+        Ok((wish, route, decide::backend(backends, fastrand::u64(..))?))
+    });
+    let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
+    let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
+    let (depth, answered) = decide::down(&chains, exchange, &mut request).await;
+    let outcome = match (answered, picked) {
+        (Some(response), _) => Ok(Forwarded::Response(response, Limits::default())),
+        (None, Err(failure)) => Err(failure),
+        (None, Ok((wish, route, backend))) => {
+            let timeouts = &view.snapshot.route(route).timeouts;
+            forward::forward(exchange, request, wish, backend, timeouts).await
+        }
+    };
+    let (mut response, limits) = match outcome {
+        Ok(Forwarded::Response(response, limits)) => (response, limits),
+        Ok(Forwarded::Switched(switch)) => return Answer::Switched(switch),
+        Err(failure) => (reply::of(exchange, failure), Limits::default()),
+    };
+    decide::up(&chains, depth, exchange, &mut response).await;
+    Answer::Response(response, limits)
+}
+
+/// Counts and logs bytes that never became a request.
+pub fn record_refused(
+    local: &Rc<Local>,
+    origin: &Rc<Origin>,
+    status: StatusCode,
+    flag: Flag,
+    detail: &'static str,
+) {
+    let (view, listener) = origin.pin(local);
+    let head = RequestHead::new(Method::GET, Uri::default());
+    let mut exchange = Exchange::open(local, origin, view, listener, &head);
+    exchange.routed(None, &head);
+    exchange.refused(status, flag, detail);
+}

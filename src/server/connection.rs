@@ -1,0 +1,350 @@
+//! One client's connection: tells the protocol, serves it, and keeps its clocks.
+//!
+//! hyper's server types stay in this file. The HTTP library gets no timers: one coarse deadline a
+//! connection, moved when the connection's phase changes, costs a few stores a request.
+
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt;
+
+use crate::base::body::Body;
+use crate::base::clock::Deadline;
+use crate::base::message::{Client, Request, RequestHead};
+use crate::proxy::{self, Local, Origin};
+use crate::server::framing::HeadLimits;
+use crate::server::guard::{Guard, Shared};
+use crate::server::listener::Place;
+use crate::server::refuse::{self, Refusal};
+use crate::server::stream::Stream;
+use crate::snapshot::Limits;
+
+/// How HTTP/2 begins (RFC 9113, 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a connection is served with.
+pub(crate) struct Terms {
+    pub local: Rc<Local>,
+    pub origin: Rc<Origin>,
+    pub limits: Limits,
+    pub place: Place,
+}
+
+impl Terms {
+    /// True once the connection should end: the gateway drains, or the listener is gone.
+    fn is_ending(&self) -> bool {
+        self.local.draining() || self.place.gate().is_closed()
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(terms: Rc<Terms>, mut stream: Stream) {
+    let mut first = Vec::new();
+    let told = tell_protocol(&terms, &mut stream, &mut first).await;
+    let refusal = match told {
+        Told::Http2 if terms.limits.http2 => return serve_http2(&terms, stream, first).await,
+        Told::Http1 if terms.limits.http1 => return serve_http1(&terms, stream, first).await,
+        Told::Http1 | Told::Http2 => Refusal::wrong_protocol(),
+        Told::TooSlow if !first.is_empty() => Refusal::slow_head(),
+        // Nothing was asked: nothing is owed.
+        Told::TooSlow | Told::Left => return,
+    };
+    refuse::write(&terms, stream, &refusal).await;
+}
+
+/// What the first bytes of a connection tell.
+enum Told {
+    Http1,
+    Http2,
+    /// Too little came within the header timeout, or the gateway drains.
+    TooSlow,
+    /// The client left.
+    Left,
+}
+
+/// Reads until the first bytes tell the protocol; they stay in `first`.
+async fn tell_protocol(terms: &Terms, stream: &mut Stream, first: &mut Vec<u8>) -> Told {
+    let mut deadline = terms.local.sweep.deadline();
+    deadline.arm(terms.local.now() + terms.limits.header_timeout);
+    let mut sniff = pin!(sniff(stream, first));
+    poll_fn(|cx| {
+        if let Poll::Ready(told) = sniff.as_mut().poll(cx) {
+            return Poll::Ready(told.unwrap_or(Told::Left));
+        }
+        if terms.is_ending() {
+            return Poll::Ready(Told::TooSlow);
+        }
+        Pin::new(&mut deadline).poll(cx).map(|()| Told::TooSlow)
+    })
+    .await
+}
+
+async fn sniff(stream: &mut Stream, first: &mut Vec<u8>) -> std::io::Result<Told> {
+    first.reserve(512);
+    loop {
+        if stream.read_buf(first).await? == 0 {
+            return Ok(Told::Left);
+        }
+        if first.starts_with(PREFACE) {
+            return Ok(Told::Http2);
+        }
+        if !PREFACE.starts_with(first) {
+            return Ok(Told::Http1);
+        }
+    }
+}
+
+async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
+    let shared = Arc::new(Shared::new(&terms.origin.requests));
+    terms.origin.attach(Arc::clone(&shared) as _);
+    let limits = HeadLimits {
+        bytes: terms.limits.header_bytes,
+        headers: terms.limits.headers,
+    };
+    let guard = Guard::http1(stream, first, limits, Arc::clone(&shared));
+    let its_terms = Rc::clone(terms);
+    let service = service_fn(move |request| answer(Rc::clone(&its_terms), request));
+    let mut builder = http1::Builder::new();
+    builder
+        // The end of a client's bytes is the end of the client: what runs for it is cancelled.
+        .half_close(false)
+        .max_headers(terms.limits.headers)
+        // The guard has counted the head's bytes; what the library adds must not be less.
+        .max_buf_size(terms.limits.header_bytes.max(8 * 1024) * 2);
+    let connection = builder
+        .serve_connection(TokioIo::new(guard), service)
+        .with_upgrades();
+    let end = drive(terms, &shared, connection).await;
+    let refusal = match (shared.take_violation(), end) {
+        (Some(violation), _) => Some(Refusal::of(violation)),
+        (None, End::Timeout(Phase::Head)) => Some(Refusal::slow_head()),
+        (None, End::Unparsable(refusal)) => {
+            refuse::record(terms, &refusal);
+            None
+        }
+        _ => None,
+    };
+    if let Some(refusal) = refusal
+        && !shared.mid_write()
+        && let Some(stream) = shared.take_stream()
+    {
+        refuse::write(terms, stream, &refusal).await;
+    }
+}
+
+async fn serve_http2(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
+    let shared = Arc::new(Shared::new(&terms.origin.requests));
+    let guard = Guard::raw(stream, first, Arc::clone(&shared));
+    let its_terms = Rc::clone(terms);
+    let service = service_fn(move |request| answer(Rc::clone(&its_terms), request));
+    let mut builder = http2::Builder::new(Spawn);
+    builder
+        .max_concurrent_streams(terms.limits.streams)
+        .max_header_list_size(u32::try_from(terms.limits.header_bytes).unwrap_or(u32::MAX))
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(256 * 1024);
+    let _end = drive(
+        terms,
+        &shared,
+        builder.serve_connection(TokioIo::new(guard), service),
+    )
+    .await;
+}
+
+/// What one stream may have on its way to us unread: bounds memory per stream.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same for a connection: four busy streams.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Runs HTTP/2's streams on the worker's own thread.
+#[derive(Clone, Copy)]
+struct Spawn;
+
+impl<F: Future + 'static> Executor<F> for Spawn {
+    fn execute(&self, future: F) {
+        // The stream's task ends with its connection, which cancels it.
+        drop(tokio::task::spawn_local(async move {
+            future.await;
+        }));
+    }
+}
+
+async fn answer(
+    terms: Rc<Terms>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<proxy::Tracked>, Infallible> {
+    let (parts, incoming) = request.into_parts();
+    let request = Request {
+        head: RequestHead::from_http(parts, Client::UNKNOWN),
+        body: Body::wire(incoming),
+    };
+    Ok(proxy::serve(&terms.local, &terms.origin, request).await)
+}
+
+/// How a connection ended.
+enum End {
+    /// Both sides were done, or one is gone.
+    Done,
+    /// A clock ran out in this phase.
+    Timeout(Phase),
+    /// The library refused a head, and has told the client so.
+    Unparsable(Refusal),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Between requests.
+    Idle,
+    /// A head is coming.
+    Head,
+    /// A request is being answered; its own deadlines hold.
+    Busy,
+    /// The client does not take the answer.
+    Blocked,
+}
+
+/// What hyper's connections have in common.
+trait Serving: Future<Output = Result<(), hyper::Error>> {
+    /// Finishes what is in flight and takes no more.
+    fn wind_down(self: Pin<&mut Self>);
+}
+
+impl<S> Serving for http1::UpgradeableConnection<TokioIo<Guard>, S>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = proxy::Tracked>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    fn wind_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<S> Serving for http2::Connection<TokioIo<Guard>, S, Spawn>
+where
+    S: hyper::service::HttpService<Incoming, ResBody = proxy::Tracked>,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    S::Future: 'static,
+{
+    fn wind_down(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+async fn drive(terms: &Terms, shared: &Shared, connection: impl Serving) -> End {
+    let mut connection = pin!(connection);
+    let mut clock = Clock::new(terms);
+    poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended(result));
+            }
+            let phase = phase(terms, shared);
+            if clock.must_wind_down(terms) {
+                connection.as_mut().wind_down();
+                continue;
+            }
+            clock.enter(terms, phase);
+            std::task::ready!(Pin::new(&mut clock.deadline).poll(cx));
+            if phase != Phase::Idle {
+                return Poll::Ready(End::Timeout(phase));
+            }
+            if clock.winding_down {
+                return Poll::Ready(End::Done);
+            }
+            clock.winding_down = true;
+            connection.as_mut().wind_down();
+        }
+    })
+    .await
+}
+
+fn phase(terms: &Terms, shared: &Shared) -> Phase {
+    if shared.write_blocked() {
+        Phase::Blocked
+    } else if terms.origin.requests.load(Relaxed) > 0 {
+        Phase::Busy
+    } else if shared.inside_head() {
+        Phase::Head
+    } else {
+        Phase::Idle
+    }
+}
+
+fn ended(result: Result<(), hyper::Error>) -> End {
+    match result {
+        Err(error) if error.is_parse() => End::Unparsable(Refusal::unparsable(&error)),
+        Err(error) => {
+            tracing::debug!(%error, "a client's connection broke off");
+            End::Done
+        }
+        Ok(()) => End::Done,
+    }
+}
+
+/// The connection's deadline, and why it stands where it does.
+struct Clock {
+    deadline: Deadline,
+    phase: Phase,
+    /// When the connection is old enough to be asked to go.
+    old_at: Option<Instant>,
+    winding_down: bool,
+}
+
+impl Clock {
+    fn new(terms: &Terms) -> Self {
+        Self {
+            deadline: terms.local.sweep.deadline(),
+            // The head's own clock goes on from the first byte.
+            phase: Phase::Busy,
+            old_at: terms
+                .limits
+                .connection_age
+                .map(|age| terms.local.now() + age),
+            winding_down: false,
+        }
+    }
+
+    /// True once: when the gateway drains, the listener is gone, or the connection is old.
+    fn must_wind_down(&mut self, terms: &Terms) -> bool {
+        if self.winding_down {
+            return false;
+        }
+        let old = self.old_at.is_some_and(|at| at <= terms.local.now());
+        self.winding_down = old || terms.is_ending();
+        self.winding_down
+    }
+
+    /// Moves the deadline when the phase changes.
+    fn enter(&mut self, terms: &Terms, phase: Phase) {
+        if phase == self.phase {
+            return;
+        }
+        self.phase = phase;
+        let now = terms.local.now();
+        match self.length(terms, phase) {
+            Some(length) => self.deadline.arm(now + length),
+            None => self.deadline.disarm(),
+        }
+    }
+
+    fn length(&self, terms: &Terms, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Idle if self.winding_down => Some(Duration::ZERO),
+            Phase::Idle | Phase::Blocked => Some(terms.limits.idle_timeout),
+            Phase::Head => Some(terms.limits.header_timeout),
+            Phase::Busy => None,
+        }
+    }
+}

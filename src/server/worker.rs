@@ -1,0 +1,245 @@
+//! A worker: one thread with its own event loop, connections, upstream connections and counters.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::runtime::LocalRuntime;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::base::body::Body;
+use crate::base::clock::TICK;
+use crate::base::lifecycle::{Lifecycle, State};
+use crate::handler::blocking::Pool;
+use crate::proxy::{Local, Origin};
+use crate::server::connection::{self, Terms};
+use crate::server::listener::Place;
+use crate::server::memory;
+use crate::server::stream::Accepted;
+use crate::snapshot::publish::Published;
+use crate::telemetry::metrics::Connection;
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// The rules in force.
+    pub published: Arc<Published>,
+    /// What the process is doing.
+    pub lifecycle: Arc<Lifecycle>,
+    /// Where handlers may block.
+    pub blocking: Pool,
+}
+
+/// Work for a worker.
+pub(crate) enum Job {
+    /// A client has connected.
+    Connection(Accepted, Place),
+    /// A request that comes from within the process.
+    Request(
+        http::Request<Body>,
+        Arc<str>,
+        oneshot::Sender<http::Response<Body>>,
+    ),
+}
+
+/// A running worker, as the rest of the process sees it.
+#[derive(Debug)]
+pub struct Worker {
+    jobs: mpsc::UnboundedSender<Job>,
+    load: Arc<Load>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How busy the workers are.
+#[derive(Debug, Clone, Default)]
+pub struct Loads(Vec<Arc<Load>>);
+
+impl Loads {
+    /// Of these workers.
+    pub(crate) fn of(workers: &[Worker]) -> Self {
+        Self(
+            workers
+                .iter()
+                .map(|worker| Arc::clone(&worker.load))
+                .collect(),
+        )
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.0
+            .iter()
+            .map(|load| load.connections.load(Relaxed))
+            .sum()
+    }
+
+    /// Requests in flight, tunnels included, as of each worker's last tick.
+    pub fn requests(&self) -> usize {
+        self.0.iter().map(|load| load.requests.load(Relaxed)).sum()
+    }
+
+    /// Requests that were ever admitted, as of each worker's last tick.
+    pub fn admitted(&self) -> u64 {
+        self.0.iter().map(|load| load.admitted.load(Relaxed)).sum()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// How busy one worker is; it writes, others read.
+#[derive(Debug, Default)]
+struct Load {
+    /// Connections, those on their way included.
+    connections: AtomicUsize,
+    /// Requests in flight, as of the last tick.
+    requests: AtomicUsize,
+    /// Requests that were ever admitted, as of the last tick.
+    admitted: AtomicU64,
+}
+
+impl Worker {
+    /// Starts a worker's thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread or event loop.
+    pub fn start(id: usize, common: Common) -> std::io::Result<Self> {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let load = Arc::new(Load::default());
+        let its_load = Arc::clone(&load);
+        let thread = std::thread::Builder::new()
+            .name(format!("retort-{id}"))
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(tokio::runtime::LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => run(&runtime, id, &common, inbox, &its_load),
+                    Err(error) => tracing::error!(worker = id, %error, "a worker cannot start"),
+                }
+            })?;
+        Ok(Self {
+            jobs,
+            load,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands it work.
+    pub(crate) fn take(&self, job: Job) {
+        self.load.connections.fetch_add(1, Relaxed);
+        // A worker only goes when the process does.
+        let _gone = self.jobs.send(job);
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.load.connections.load(Relaxed)
+    }
+
+    /// Waits for the thread's end, which comes once the process is stopped and its jobs are gone.
+    pub fn join(mut self) {
+        drop(self.jobs);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a worker's thread panicked");
+        }
+    }
+}
+
+fn run(
+    runtime: &LocalRuntime,
+    id: usize,
+    common: &Common,
+    mut inbox: mpsc::UnboundedReceiver<Job>,
+    load: &Arc<Load>,
+) {
+    let shared = common.clone();
+    let load = Arc::clone(load);
+    runtime.block_on(async move {
+        let lifecycle = Arc::clone(&shared.lifecycle);
+        let local = Local::new(
+            id,
+            shared.published,
+            shared.lifecycle,
+            shared.blocking.for_worker(),
+        );
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut changes = lifecycle.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                job = inbox.recv() => match job {
+                    Some(job) => start(&local, job, &load),
+                    None => break,
+                },
+                Ok(()) = changes.changed() => {
+                    // Every connection looks up and sees that it shall end.
+                    local.sweep.wake_all();
+                    if *changes.borrow_and_update() == State::Stopped {
+                        break;
+                    }
+                }
+                _ = ticks.tick() => {
+                    local.tick(Instant::now());
+                    load.requests.store(local.in_flight.get(), Relaxed);
+                    load.admitted.store(local.admitted.get(), Relaxed);
+                }
+            }
+        }
+        local.tick(Instant::now());
+    });
+}
+
+/// One connection less when dropped, also by a panic.
+struct Counted(Arc<Load>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+fn start(local: &Rc<Local>, job: Job, load: &Arc<Load>) {
+    let counted = Counted(Arc::clone(load));
+    let local = Rc::clone(local);
+    match job {
+        Job::Connection(accepted, place) => {
+            tokio::task::spawn_local(async move {
+                let _counted = counted;
+                serve(local, accepted, place).await;
+            });
+        }
+        Job::Request(request, listener, answer) => {
+            tokio::task::spawn_local(async move {
+                let _counted = counted;
+                memory::serve(&local, request, listener, answer).await;
+            });
+        }
+    }
+}
+
+async fn serve(local: Rc<Local>, accepted: Accepted, place: Place) {
+    let (stream, peer) = match accepted.into_stream() {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a client was gone at once"),
+    };
+    let id = local.id;
+    let series = Arc::clone(&place.gate().series);
+    series.connection(id, None, Some(Connection::Active));
+    let limits = place.gate().limits();
+    let terms = Terms {
+        origin: Origin::new(Arc::clone(&place.gate().name), peer),
+        local,
+        limits,
+        place,
+    };
+    connection::serve(Rc::new(terms), stream).await;
+    series.connection(id, Some(Connection::Active), None);
+}

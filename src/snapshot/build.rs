@@ -1,0 +1,336 @@
+//! From a checked configuration to a snapshot; what did not change is taken over from the last one.
+//!
+//! Upstreams keep their connections, middlewares what they count, handlers what they hold, as long
+//! as their own sections are the same: that is what makes a reload cheap and harmless.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::base::problem::{Problem, Span, Spanned};
+use crate::config::{self, Config};
+use crate::handler::{Handler, Registry};
+use crate::middleware::{Chain, Middleware, Natives};
+use crate::routing::Table;
+use crate::snapshot::{
+    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
+};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream;
+
+/// Builds one snapshot after another, and keeps what they have in common.
+#[derive(Debug)]
+pub struct Builder {
+    handlers: Registry,
+    natives: Natives,
+    metrics: Arc<Metrics>,
+    revision: u64,
+    kept: Kept,
+}
+
+/// What the last snapshot was made of, by identity and fingerprint.
+#[derive(Debug, Default)]
+struct Kept {
+    middlewares: HashMap<(Arc<str>, u64), Arc<Middleware>>,
+    handlers: HashMap<(Arc<str>, u64), Arc<Handler>>,
+    upstreams: HashMap<(Arc<str>, u64), Arc<upstream::Upstream>>,
+    access_log: Option<(config::AccessLog, Arc<AccessLog>)>,
+}
+
+/// A snapshot that is not in force yet, and what becomes the builder's memory once it is.
+#[derive(Debug)]
+pub struct Built {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    kept: Kept,
+}
+
+/// Everything that is wrong with a configuration and shows only when it is built: a name that does
+/// not resolve, a native handler that refuses its settings, a log file that cannot be opened.
+#[derive(Debug)]
+pub struct NotBuilt(pub Vec<Problem>);
+
+impl Builder {
+    /// A builder that knows what the program has registered.
+    pub fn new(handlers: Registry, natives: Natives, metrics: Arc<Metrics>) -> Self {
+        Self {
+            handlers,
+            natives,
+            metrics,
+            revision: 0,
+            kept: Kept::default(),
+        }
+    }
+
+    /// Builds the next snapshot; nothing changes until it is [kept](Self::keep).
+    ///
+    /// Resolves host names and opens files, and so may block.
+    ///
+    /// # Errors
+    /// Everything that is wrong, not only the first.
+    pub fn build(&self, config: &Config) -> Result<Built, NotBuilt> {
+        let mut run = Run {
+            builder: self,
+            problems: Vec::new(),
+            kept: Kept::default(),
+        };
+        let snapshot = run.snapshot(config);
+        match (snapshot, run.problems.is_empty()) {
+            (Some(snapshot), true) => Ok(Built {
+                snapshot,
+                kept: run.kept,
+            }),
+            _ => Err(NotBuilt(run.problems)),
+        }
+    }
+
+    /// The snapshot goes in force: what it is made of can be taken over by the next.
+    pub fn keep(&mut self, built: Built) -> Snapshot {
+        self.revision = built.snapshot.revision;
+        self.kept = built.kept;
+        built.snapshot
+    }
+}
+
+/// The building of one snapshot.
+struct Run<'a> {
+    builder: &'a Builder,
+    problems: Vec<Problem>,
+    kept: Kept,
+}
+
+impl Run<'_> {
+    fn snapshot(&mut self, config: &Config) -> Option<Snapshot> {
+        let upstreams: Vec<_> = config
+            .upstreams
+            .iter()
+            .filter_map(|(name, upstream)| self.upstream(name, upstream))
+            .collect();
+        let upstream_places: HashMap<Arc<str>, usize> = upstreams
+            .iter()
+            .enumerate()
+            .map(|(place, upstream)| (upstream.upstream.name().into(), place))
+            .collect();
+        let routes: Vec<_> = config
+            .routes
+            .iter()
+            .map(|route| self.route(config, route, &upstream_places))
+            .collect();
+        let listeners = self.listeners(config);
+        let access_log = self.access_log(&config.telemetry.access_log)?;
+        Some(Snapshot {
+            revision: self.builder.revision + 1,
+            listeners,
+            routes,
+            upstreams,
+            access_log,
+            upstream_places,
+        })
+    }
+
+    fn problem(&mut self, span: Span, message: impl Into<String>) {
+        self.problems.push(Problem::error(span, message));
+    }
+
+    fn upstream(&mut self, name: &Arc<str>, upstream: &config::Upstream) -> Option<Upstream> {
+        let key = (Arc::clone(name), upstream.fingerprint);
+        let built = match self.builder.kept.upstreams.get(&key) {
+            Some(same) => Arc::clone(same),
+            None => match upstream::Upstream::build(name, &upstream.settings) {
+                Ok(built) => built,
+                Err(message) => {
+                    self.problem(upstream.span, message);
+                    return None;
+                }
+            },
+        };
+        self.kept.upstreams.insert(key, Arc::clone(&built));
+        Some(Upstream {
+            upstream: built,
+            series: self.builder.metrics.upstream(name),
+            fingerprint: upstream.fingerprint,
+        })
+    }
+
+    fn listeners(&mut self, config: &Config) -> Vec<Listener> {
+        let tables = tables::of(config);
+        let listeners = config.listeners.iter().zip(tables);
+        listeners
+            .map(|(listener, table)| self.listener(listener, table))
+            .collect()
+    }
+
+    fn listener(&mut self, listener: &config::Listener, table: Arc<Table>) -> Listener {
+        let metrics = &self.builder.metrics;
+        let series = metrics.listener(&listener.name);
+        let unrouted = metrics.route(&listener.name, "");
+        Listener {
+            name: Arc::clone(&listener.name),
+            address: listener.address.clone(),
+            limits: limits(listener),
+            trusted_proxies: listener.trusted_proxies.clone(),
+            chain: self.chain("", &listener.middlewares),
+            table,
+            series,
+            unrouted,
+            fingerprint: listener.fingerprint,
+        }
+    }
+
+    fn route(
+        &mut self,
+        config: &Config,
+        route: &config::Route,
+        upstreams: &HashMap<Arc<str>, usize>,
+    ) -> Route {
+        let metrics = &self.builder.metrics;
+        let series = route
+            .listeners
+            .iter()
+            .filter_map(|&place| {
+                let listener = config.listeners.get(place)?;
+                Some((place, metrics.route(&listener.name, &route.name)))
+            })
+            .collect();
+        let steps = route
+            .listeners
+            .iter()
+            .filter_map(|&place| config.listeners.get(place));
+        let steps = steps.flat_map(|listener| &listener.middlewares);
+        let steps = steps.chain(&route.middlewares);
+        let steps = steps.chain(
+            route
+                .backends
+                .iter()
+                .flat_map(|backend| &backend.middlewares),
+        );
+        let mut kinds: Vec<&'static str> = steps.map(|step| step.settings.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let answers = kinds
+            .into_iter()
+            .map(|kind| (kind, metrics.middleware(&route.name, kind)))
+            .collect();
+        let backends = route.backends.iter().filter_map(|backend| {
+            let to = self.target(&backend.target, upstreams)?;
+            let chain = self.chain(&route.name, &backend.middlewares);
+            Some((backend.weight, Backend { chain, to }))
+        });
+        let backends: Vec<_> = backends.collect();
+        Route {
+            name: Arc::clone(&route.name),
+            chain: self.chain(&route.name, &route.middlewares),
+            backends: Backends::new(backends),
+            timeouts: Timeouts {
+                request: route.timeouts.request,
+                attempt: route.timeouts.attempt,
+                idle: route.timeouts.idle,
+            },
+            series,
+            answers,
+            fingerprint: route.fingerprint,
+        }
+    }
+
+    fn target(
+        &mut self,
+        target: &config::Target,
+        upstreams: &HashMap<Arc<str>, usize>,
+    ) -> Option<To> {
+        match target {
+            config::Target::Upstream(name) => upstreams.get(name).copied().map(To::Upstream),
+            config::Target::Handler(handler) => {
+                let series = self.builder.metrics.handler(&handler.label);
+                Some(To::Handler(self.handler(handler)?, series))
+            }
+        }
+    }
+
+    fn handler(&mut self, handler: &config::Handler) -> Option<Arc<Handler>> {
+        let key = (Arc::clone(&handler.id), handler.fingerprint);
+        let known = self.kept.handlers.get(&key);
+        if let Some(same) = known.or_else(|| self.builder.kept.handlers.get(&key)) {
+            let same = Arc::clone(same);
+            self.kept.handlers.insert(key, Arc::clone(&same));
+            return Some(same);
+        }
+        match Handler::build(&handler.label, &handler.settings, &self.builder.handlers) {
+            Ok(built) => {
+                self.kept.handlers.insert(key, Arc::clone(&built));
+                Some(built)
+            }
+            Err(mut problem) => {
+                problem.span = problem.span.or(Some(handler.settings.span));
+                self.problems.push(problem);
+                None
+            }
+        }
+    }
+
+    /// The chain of an owner: a route, or a listener where that is empty.
+    fn chain(&mut self, owner: &str, steps: &[Arc<config::Step>]) -> Chain {
+        let links: Vec<_> = steps
+            .iter()
+            .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(owner, step)?)))
+            .collect();
+        Chain::new(links)
+    }
+
+    /// Places that name the same middleware share it, unless its kind counts by place.
+    fn middleware(&mut self, owner: &str, step: &config::Step) -> Option<Arc<Middleware>> {
+        let id = if step.settings.is_per_place() {
+            format!("{} of {owner}", step.id).into()
+        } else {
+            Arc::clone(&step.id)
+        };
+        let key = (id, step.fingerprint);
+        let known = self.kept.middlewares.get(&key);
+        if let Some(same) = known.or_else(|| self.builder.kept.middlewares.get(&key)) {
+            let same = Arc::clone(same);
+            self.kept.middlewares.insert(key, Arc::clone(&same));
+            return Some(same);
+        }
+        let Spanned { value, span } = &step.settings;
+        match Middleware::build(value, &self.builder.natives) {
+            Ok(built) => {
+                self.kept.middlewares.insert(key, Arc::clone(&built));
+                Some(built)
+            }
+            Err(message) => {
+                self.problem(*span, message);
+                None
+            }
+        }
+    }
+
+    fn access_log(&mut self, settings: &config::AccessLog) -> Option<Arc<AccessLog>> {
+        let log = match &self.builder.kept.access_log {
+            Some((same, log)) if same == settings => Arc::clone(log),
+            _ => match AccessLog::open(settings, &self.builder.metrics) {
+                Ok(log) => log,
+                Err(error) => {
+                    let message = format!("the access log cannot be opened: {error}");
+                    self.problems.push(Problem::error(None, message));
+                    return None;
+                }
+            },
+        };
+        self.kept.access_log = Some((settings.clone(), Arc::clone(&log)));
+        Some(log)
+    }
+}
+
+fn limits(listener: &config::Listener) -> Limits {
+    let limits = &listener.limits;
+    Limits {
+        connections: limits.connections.get() as usize,
+        header_bytes: limits.header_bytes,
+        headers: usize::from(limits.headers.get()),
+        header_timeout: limits.header_timeout,
+        idle_timeout: limits.idle_timeout,
+        connection_age: limits.connection_age,
+        streams: limits.streams.get(),
+        http1: listener.protocols.http1,
+        http2: listener.protocols.http2,
+    }
+}

@@ -1,0 +1,26 @@
+//! The gateway as users meet it: the real binary, real sockets, one file per promise.
+#![cfg(test)]
+#![expect(
+    clippy::format_collect,
+    clippy::string_slice,
+    reason = "a test may panic, and may allocate where that reads best"
+)]
+
+mod admin;
+mod cli;
+mod drain;
+mod examples;
+mod flask;
+mod gateway_api;
+mod grpc;
+mod handlers;
+mod harness;
+mod hostile;
+mod limits;
+mod reload;
+mod routing;
+mod streaming;
+mod telemetry;
+mod upstream_faults;
+mod upstreams;
+mod websocket;
