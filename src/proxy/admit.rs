@@ -57,7 +57,7 @@ pub(crate) enum Wish {
 pub(crate) fn admit(head: &mut RequestHead, hop: &Hop<'_>) -> Result<Wish, Failure> {
     check_method(head)?;
     check_host(head)?;
-    let normal = path::normalise(head.path(), EncodedSlashes::Refused)
+    let normal = path::normalise(head.path(), EncodedSlashes::Refuse)
         .map_err(|error| Failure::bad_request(error.to_string()))?;
     if let std::borrow::Cow::Owned(normal) = normal {
         head.set_path(normal);
