@@ -1,2 +1,19 @@
 //! Compiles the admin API's proto file, in Rust alone: no protoc is needed.
-fn main() {}
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use prost::Message as _;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(["retort/admin/v1/admin.proto"], ["proto"])?;
+    // Kept for server reflection.
+    let out = PathBuf::from(env::var("OUT_DIR")?).join("admin.bin");
+    fs::write(out, descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .emit_rerun_if_changed(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}

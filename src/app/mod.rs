@@ -3,6 +3,7 @@
 //! Only this floor knows all the others. Everything here runs on the control thread: nothing of it
 //! is ever waited for by a request.
 
+mod control;
 mod reload;
 mod signals;
 mod source;
@@ -10,35 +11,27 @@ mod status;
 mod watch;
 
 use std::io;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::admin;
 use crate::base::address::Address;
-use crate::base::lifecycle::{Lifecycle, State};
-use crate::config::Config;
+use crate::base::problem::Problem;
+use crate::base::source::Sources;
 use crate::handler::Registry;
-use crate::handler::blocking::Blocking;
 use crate::middleware::Natives;
-use crate::server::{Common, InMemory, Server};
-use crate::snapshot::Builder as SnapshotBuilder;
-use crate::snapshot::publish::Published;
-use crate::telemetry::access_log;
-use crate::telemetry::metrics::Metrics;
+use crate::server::InMemory;
+use crate::snapshot;
 
 pub use reload::Rejected;
 pub use source::Source;
-
-use reload::Reloader;
-use status::Status;
 
 /// What can be asked of a running gateway.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Read the configuration again.
     Reload,
+    /// The same, if its files have changed.
+    Look,
     /// Open the access log's file again: something has moved it.
     ReopenLogs,
     /// Finish what is in flight, then end.
@@ -47,7 +40,7 @@ pub(crate) enum Order {
     Stop,
 }
 
-/// What a gateway is made of, before it runs.
+/// What a gateway is made of, besides its configuration.
 #[derive(Debug, Default)]
 pub struct Options {
     /// Handlers that the program registers by name.
@@ -56,8 +49,10 @@ pub struct Options {
     pub middlewares: Natives,
     /// Whether the configuration's files are watched.
     pub watch: Watch,
-    /// Whether the process's signals are the gateway's.
+    /// Who takes the process's signals.
     pub signals: Signals,
+    /// Who answers operators.
+    pub doors: Doors,
 }
 
 /// Whether a change of the configuration's files is a reload.
@@ -78,6 +73,16 @@ pub enum Signals {
     Ignore,
     /// The gateway: TERM and INT drain, HUP reloads, USR1 reopens logs, QUIT stops.
     Take,
+}
+
+/// Whether sockets are opened at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Doors {
+    /// Listeners, admin and telemetry, as the configuration says.
+    #[default]
+    Open,
+    /// None: the gateway is reached through [`Gateway::in_memory`] alone.
+    Closed,
 }
 
 /// Why a gateway did not start.
@@ -108,7 +113,6 @@ impl NotStarted {
 /// Dropping it stops it at once; [`Gateway::drain`] ends it gently.
 #[derive(Debug)]
 pub struct Gateway {
-    server: Arc<tokio::sync::Mutex<Option<Server>>>,
     in_memory: InMemory,
     addresses: Vec<(String, Address)>,
     orders: mpsc::UnboundedSender<Order>,
@@ -126,19 +130,103 @@ impl Gateway {
         let its_orders = orders.clone();
         let control = std::thread::Builder::new()
             .name("retort-control".to_owned())
-            .spawn(move || control_thread(source, options, its_orders, inbox, &started))
+            .spawn(move || control::run(&source, options, its_orders, inbox, &started))
             .map_err(NotStarted::system("starting the control thread"))?;
-        let gone = || NotStarted::System {
-            what: "starting the control thread".to_owned(),
-            source: io::ErrorKind::BrokenPipe.into(),
-        };
-        let up = outcome.recv().map_err(|_| gone())??;
+        let up = outcome.recv().unwrap_or_else(|_| {
+            Err(NotStarted::System {
+                what: "starting the control thread".to_owned(),
+                source: io::ErrorKind::BrokenPipe.into(),
+            })
+        })?;
         Ok(Self {
-            server: up.server,
             in_memory: up.in_memory,
             addresses: up.addresses,
             orders,
             control: Some(control),
         })
+    }
+
+    /// The gateway as a `tower::Service`: requests that need no socket.
+    pub fn in_memory(&self) -> InMemory {
+        self.in_memory.clone()
+    }
+
+    /// Where listeners, `telemetry` and `admin` really listen, as of the start.
+    pub fn address(&self, name: &str) -> Option<&Address> {
+        let mut addresses = self.addresses.iter();
+        addresses.find(|(of, _)| of == name).map(|(_, address)| address)
+    }
+
+    /// Reads the configuration again.
+    pub fn reload(&self) {
+        self.order(Order::Reload);
+    }
+
+    /// Finishes what is in flight, then ends; returns at the end.
+    pub fn drain(mut self) {
+        self.order(Order::Drain);
+        self.join();
+    }
+
+    /// Waits for the end that a signal or an operator orders.
+    pub fn wait(mut self) {
+        self.join();
+    }
+
+    fn order(&self, order: Order) {
+        // A gateway that has ended has nothing left to do.
+        let _ended = self.orders.send(order);
+    }
+
+    fn join(&mut self) {
+        if let Some(control) = self.control.take()
+            && control.join().is_err()
+        {
+            tracing::error!("the control thread panicked");
+        }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.order(Order::Stop);
+        self.join();
+    }
+}
+
+/// A configuration and all that is wrong with it, whether or not it can be used.
+#[derive(Debug)]
+pub struct Checked {
+    /// What was read.
+    pub sources: Sources,
+    /// Errors and warnings, in the order of the source.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads and checks a configuration without running it.
+///
+/// What needs the network or the disk (host names, log files) is not tried.
+pub fn check(source: &Source) -> Checked {
+    let loaded = source.load();
+    let mut problems = loaded.problems;
+    if let Some(config) = &loaded.config {
+        problems.extend(snapshot::shadowed(config));
+    }
+    problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
+    Checked {
+        sources: loaded.sources,
+        problems,
+    }
+}
+
+/// The routes of a configuration in their order of precedence, for each listener.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn routes(source: &Source) -> Result<Vec<snapshot::Listing>, Rejected> {
+    let loaded = source.load();
+    match &loaded.config {
+        Some(config) => Ok(snapshot::listings(config)),
+        None => Err(reload::rejected(&loaded.sources, &loaded.problems)),
     }
 }

@@ -9,6 +9,7 @@ pub mod continuation;
 pub mod facts;
 pub mod lifecycle;
 pub mod message;
+pub mod per_worker;
 pub mod problem;
 pub mod report;
 pub mod socket;

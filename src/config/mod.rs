@@ -1,10 +1,100 @@
 //! YAML → checked configuration; pure but for reading files at the door, and names no kind.
+//!
+//! Text becomes positioned nodes (`load`, `parse`), nodes become items of sections (`sections`,
+//! `de`, `raw`), and items, checked against each other, become a [`Config`] (`check`, `types`).
+//! Every stage reports all that it finds and passes on what it could read, so that one problem
+//! hides no other; a [`Config`] comes of it only where nothing is wrong.
 
+mod check;
 mod de;
 mod interpolate;
 mod later;
+mod load;
 mod merge;
 mod parse;
+mod raw;
+mod schema;
+mod sections;
 mod suggest;
 mod syntax;
 mod tree;
+mod types;
+
+use std::path::{Path, PathBuf};
+
+pub use self::schema::schema;
+pub use self::types::{
+    AccessLog, Admin, Backend, Config, Format, Handler, Limits, Listener, Output, Protocol,
+    Protocols, Route, Runtime, Step, Target, Telemetry, Test, Timeouts, Upstream, Workers,
+};
+use crate::base::problem::{Problem, Severity};
+use crate::base::source::Sources;
+
+/// What came of reading a configuration.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The texts that problems point into.
+    pub sources: Sources,
+    /// Errors and warnings, by file and position.
+    pub problems: Vec<Problem>,
+    /// The configuration; none if there is any error.
+    pub config: Option<Config>,
+    /// Every file that was read or should have been, secrets among them: a change of one may
+    /// change the configuration.
+    pub files: Vec<PathBuf>,
+    /// Directories in which `include` looked for files: a new one there may change it, too.
+    pub directories: Vec<PathBuf>,
+}
+
+impl Loaded {
+    /// True if there is any error.
+    pub fn has_errors(&self) -> bool {
+        self.problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Reads a file and all that it includes. `env` looks up environment variables.
+pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    finish(load::load(path, env), env)
+}
+
+/// Reads a text, which can include nothing. `name` is what problems call it.
+pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    finish(load::text(name, text, env), env)
+}
+
+fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
+    let load::Files {
+        sources,
+        directories,
+        roots,
+        mut paths,
+        searched,
+        mut problems,
+        is_complete,
+    } = files;
+    let sections = sections::gather(&roots, &mut problems);
+    let reading = de::Reading::new(&directories, env);
+    let config = check::check(&sections, &reading, is_complete);
+    problems.append(&mut reading.problems.borrow_mut());
+    paths.append(&mut reading.files.borrow_mut());
+    problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start, span.end)));
+    // One value that is used at several places (by an alias) is wrong once.
+    problems.dedup();
+    let mut loaded = Loaded {
+        sources,
+        problems,
+        config,
+        files: paths,
+        directories: searched,
+    };
+    if loaded.has_errors() {
+        loaded.config = None;
+    }
+    loaded
+}
+
+#[cfg(test)]
+mod tests;

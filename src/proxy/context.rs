@@ -87,6 +87,7 @@ impl Exchange {
         head: &RequestHead,
     ) -> Box<Self> {
         local.in_flight.set(local.in_flight.get() + 1);
+        local.admitted.set(local.admitted.get() + 1);
         origin.enter();
         Box::new(Self {
             local: Rc::clone(local),

@@ -34,6 +34,8 @@ pub struct Local {
     pub blocking: Blocking,
     /// Requests that are not closed yet, tunnels included.
     pub in_flight: Cell<usize>,
+    /// Requests that were ever admitted.
+    pub admitted: Cell<u64>,
     lifecycle: Arc<Lifecycle>,
     now: Cell<Instant>,
     /// The revision that the last tick saw.
@@ -69,6 +71,7 @@ impl Local {
             caller: CallerHandle(Rc::new(Calls::new(this.clone()))),
             blocking,
             in_flight: Cell::new(0),
+            admitted: Cell::new(0),
             lifecycle,
             now: Cell::new(now),
         })

@@ -21,7 +21,7 @@ use crate::server::listener::{Bound, Gate};
 use crate::snapshot::{Listener, Snapshot};
 
 pub use memory::InMemory;
-pub use worker::{Common, Worker};
+pub use worker::{Common, Loads, Worker};
 
 use worker::Job;
 
@@ -143,14 +143,9 @@ impl Server {
         self.open.iter().map(|open| (&*open.gate.name, &open.bound))
     }
 
-    /// Open connections.
-    pub fn connections(&self) -> usize {
-        self.workers.iter().map(Worker::connections).sum()
-    }
-
-    /// Requests in flight, as of the last tick.
-    pub fn requests(&self) -> usize {
-        self.workers.iter().map(Worker::requests).sum()
+    /// How busy the workers are.
+    pub fn loads(&self) -> Loads {
+        Loads::of(&self.workers)
     }
 
     /// The gateway without a socket; requests count as those of `listener`.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -12,15 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::base::body::Body;
 use crate::base::clock::TICK;
 use crate::base::lifecycle::{Lifecycle, State};
-use crate::handler::blocking::Blocking;
+use crate::handler::blocking::Pool;
 use crate::proxy::{Local, Origin};
 use crate::server::connection::{self, Terms};
 use crate::server::listener::Place;
 use crate::server::memory;
 use crate::server::stream::Accepted;
 use crate::snapshot::publish::Published;
-use crate::telemetry::access_log;
-use crate::telemetry::metrics::{Connection, Metrics};
+use crate::telemetry::metrics::Connection;
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -29,12 +28,8 @@ pub struct Common {
     pub published: Arc<Published>,
     /// What the process is doing.
     pub lifecycle: Arc<Lifecycle>,
-    /// Where workers count.
-    pub metrics: Arc<Metrics>,
-    /// Where access logs go.
-    pub log: Arc<access_log::Sink>,
     /// Where handlers may block.
-    pub blocking: Blocking,
+    pub blocking: Pool,
 }
 
 /// Work for a worker.
@@ -57,13 +52,46 @@ pub struct Worker {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How busy a worker is; it writes, others read.
+/// How busy the workers are.
+#[derive(Debug, Clone, Default)]
+pub struct Loads(Vec<Arc<Load>>);
+
+impl Loads {
+    /// Of these workers.
+    pub(crate) fn of(workers: &[Worker]) -> Self {
+        Self(workers.iter().map(|worker| Arc::clone(&worker.load)).collect())
+    }
+
+    /// Open connections.
+    pub fn connections(&self) -> usize {
+        self.0.iter().map(|load| load.connections.load(Relaxed)).sum()
+    }
+
+    /// Requests in flight, tunnels included, as of each worker's last tick.
+    pub fn requests(&self) -> usize {
+        self.0.iter().map(|load| load.requests.load(Relaxed)).sum()
+    }
+
+    /// Requests that were ever admitted, as of each worker's last tick.
+    pub fn admitted(&self) -> u64 {
+        self.0.iter().map(|load| load.admitted.load(Relaxed)).sum()
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// How busy one worker is; it writes, others read.
 #[derive(Debug, Default)]
 struct Load {
     /// Connections, those on their way included.
     connections: AtomicUsize,
     /// Requests in flight, as of the last tick.
     requests: AtomicUsize,
+    /// Requests that were ever admitted, as of the last tick.
+    admitted: AtomicU64,
 }
 
 impl Worker {
@@ -105,11 +133,6 @@ impl Worker {
         self.load.connections.load(Relaxed)
     }
 
-    /// Requests in flight, tunnels included, as of the last tick.
-    pub fn requests(&self) -> usize {
-        self.load.requests.load(Relaxed)
-    }
-
     /// Waits for the thread's end, which comes once the process is stopped and its jobs are gone.
     pub fn join(mut self) {
         drop(self.jobs);
@@ -136,9 +159,7 @@ fn run(
             id,
             shared.published,
             shared.lifecycle,
-            shared.log.writer(),
-            shared.blocking,
-            shared.metrics,
+            shared.blocking.for_worker(),
         );
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -160,10 +181,11 @@ fn run(
                 _ = ticks.tick() => {
                     local.tick(Instant::now());
                     load.requests.store(local.in_flight.get(), Relaxed);
+                    load.admitted.store(local.admitted.get(), Relaxed);
                 }
             }
         }
-        local.log.flush();
+        local.tick(Instant::now());
     });
 }
 

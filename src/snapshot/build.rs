@@ -10,9 +10,9 @@ use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::{self, Config};
 use crate::handler::{Handler, Registry};
 use crate::middleware::{Chain, Middleware, Natives};
-use crate::routing::{Match, Table};
+use crate::routing::Table;
 use crate::snapshot::{
-    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream,
+    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
 };
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -148,36 +148,16 @@ impl Run<'_> {
         Some(Upstream {
             upstream: built,
             series: self.builder.metrics.upstream(name),
+            fingerprint: upstream.fingerprint,
         })
     }
 
     fn listeners(&mut self, config: &Config) -> Vec<Listener> {
-        let mut tables: Vec<(Vec<usize>, Arc<Table>)> = Vec::new();
-        let mut listeners = Vec::with_capacity(config.listeners.len());
-        for (place, listener) in config.listeners.iter().enumerate() {
-            let routes: Vec<usize> = serving(config, place).collect();
-            // Listeners with the same routes share one table.
-            let known = tables.iter().find(|(of, _)| *of == routes);
-            let table = match known {
-                Some((_, table)) => Arc::clone(table),
-                None => {
-                    let table = Arc::new(self.table(config, &routes));
-                    tables.push((routes, Arc::clone(&table)));
-                    table
-                }
-            };
-            listeners.push(self.listener(listener, table));
-        }
+        let tables = tables::of(config);
+        let listeners = config.listeners.iter().zip(tables);
         listeners
-    }
-
-    fn table(&mut self, config: &Config, routes: &[usize]) -> Table {
-        let entries = routes.iter().filter_map(|&place| {
-            let matches = &config.routes.get(place)?.matches;
-            let matches: Vec<&Match> = matches.iter().map(|found| &found.value).collect();
-            Some((u32::try_from(place).ok()?, matches))
-        });
-        Table::build(entries)
+            .map(|(listener, table)| self.listener(listener, table))
+            .collect()
     }
 
     fn listener(&mut self, listener: &config::Listener, table: Arc<Table>) -> Listener {
@@ -189,10 +169,11 @@ impl Run<'_> {
             address: listener.address.clone(),
             limits: limits(listener),
             trusted_proxies: listener.trusted_proxies.clone(),
-            chain: self.chain(&listener.middlewares),
+            chain: self.chain("", &listener.middlewares),
             table,
             series,
             unrouted,
+            fingerprint: listener.fingerprint,
         }
     }
 
@@ -224,13 +205,13 @@ impl Run<'_> {
             .collect();
         let backends = route.backends.iter().filter_map(|backend| {
             let to = self.target(&backend.target, upstreams)?;
-            let chain = self.chain(&backend.middlewares);
+            let chain = self.chain(&route.name, &backend.middlewares);
             Some((backend.weight, Backend { chain, to }))
         });
         let backends: Vec<_> = backends.collect();
         Route {
             name: Arc::clone(&route.name),
-            chain: self.chain(&route.middlewares),
+            chain: self.chain(&route.name, &route.middlewares),
             backends: Backends::new(backends),
             timeouts: Timeouts {
                 request: route.timeouts.request,
@@ -239,6 +220,7 @@ impl Run<'_> {
             },
             series,
             answers,
+            fingerprint: route.fingerprint,
         }
     }
 
@@ -277,16 +259,23 @@ impl Run<'_> {
         }
     }
 
-    fn chain(&mut self, steps: &[Arc<config::Step>]) -> Chain {
+    /// The chain of an owner: a route, or a listener where that is empty.
+    fn chain(&mut self, owner: &str, steps: &[Arc<config::Step>]) -> Chain {
         let links: Vec<_> = steps
             .iter()
-            .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(step)?)))
+            .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(owner, step)?)))
             .collect();
         Chain::new(links)
     }
 
-    fn middleware(&mut self, step: &config::Step) -> Option<Arc<Middleware>> {
-        let key = (Arc::clone(&step.id), step.fingerprint);
+    /// Places that name the same middleware share it, unless its kind counts by place.
+    fn middleware(&mut self, owner: &str, step: &config::Step) -> Option<Arc<Middleware>> {
+        let id = if step.settings.is_per_place() {
+            format!("{} of {owner}", step.id).into()
+        } else {
+            Arc::clone(&step.id)
+        };
+        let key = (id, step.fingerprint);
         let known = self.kept.middlewares.get(&key);
         if let Some(same) = known.or_else(|| self.builder.kept.middlewares.get(&key)) {
             let same = Arc::clone(same);
@@ -321,14 +310,6 @@ impl Run<'_> {
         self.kept.access_log = Some((settings.clone(), Arc::clone(&log)));
         Some(log)
     }
-}
-
-/// The places of the routes that a listener serves.
-fn serving(config: &Config, listener: usize) -> impl Iterator<Item = usize> {
-    let routes = config.routes.iter().enumerate();
-    routes
-        .filter(move |(_, route)| route.listeners.contains(&listener))
-        .map(|(place, _)| place)
 }
 
 fn limits(listener: &config::Listener) -> Limits {

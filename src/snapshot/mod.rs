@@ -5,8 +5,10 @@
 
 mod build;
 pub mod publish;
+mod tables;
 
 pub use build::{Builder, Built, NotBuilt};
+pub use tables::{Listing, listings, shadowed};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -60,6 +62,8 @@ pub struct Listener {
     pub series: Arc<ListenerSeries>,
     /// Counts requests that no route took.
     pub unrouted: Arc<RouteSeries>,
+    /// Equal for equal sections of the configuration.
+    pub fingerprint: u64,
 }
 
 /// What the clients of a listener may cost, and which protocols they may speak.
@@ -96,6 +100,8 @@ pub struct Route {
     pub backends: Backends,
     /// Limits of time.
     pub timeouts: Timeouts,
+    /// Equal for equal sections of the configuration.
+    pub fingerprint: u64,
     /// Counts its requests: one for each listener of the snapshot that serves it.
     series: Vec<(usize, Arc<RouteSeries>)>,
     /// Counts the answers that middlewares make, by their kinds.
@@ -146,6 +152,8 @@ pub struct Upstream {
     pub upstream: Arc<upstream::Upstream>,
     /// Counts its requests.
     pub series: Arc<UpstreamSeries>,
+    /// Equal for equal sections of the configuration.
+    pub fingerprint: u64,
 }
 
 impl Snapshot {

@@ -2,4 +2,8 @@
 
 pub mod access_log;
 pub mod decision;
+pub mod log;
 pub mod metrics;
+mod settings;
+
+pub use self::settings::Settings;

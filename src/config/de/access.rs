@@ -208,15 +208,32 @@ impl<'de> VariantAccess<'de> for Variant<'de> {
     }
 }
 
-/// File, start, end and value, as `Spanned` asks for them.
+/// File, start, end, value and fingerprint, as `Spanned` and `Held` ask for them.
 pub(super) struct Parts<'de> {
     de: De<'de>,
     given: u8,
+    secrets: u64,
 }
 
 impl<'de> Parts<'de> {
     pub(super) fn new(de: De<'de>) -> Self {
-        Self { de, given: 0 }
+        Self {
+            de,
+            given: 0,
+            secrets: 0,
+        }
+    }
+
+    /// The value, and apart from others the secrets that it reads.
+    fn value<S: DeserializeSeed<'de>>(&mut self, part: S) -> Result<S::Value, Error> {
+        let before = self.de.reading.secrets.take();
+        let value = seed(part, self.de);
+        self.secrets = self.de.reading.secrets.get();
+        self.de
+            .reading
+            .secrets
+            .set(before.rotate_left(1) ^ self.secrets);
+        value
     }
 }
 
@@ -229,12 +246,15 @@ impl<'de> SeqAccess<'de> for Parts<'de> {
     ) -> Result<Option<S::Value>, Error> {
         let span = self.de.node.span;
         self.given += 1;
-        let number = match self.given {
-            1 => span.file.into(),
-            2 => span.start,
-            3 => span.end,
-            _ => return seed(part, self.de).map(Some),
-        };
-        part.deserialize(number.into_deserializer()).map(Some)
+        match self.given {
+            1 => part.deserialize(span.file.into_deserializer()).map(Some),
+            2 => part.deserialize(span.start.into_deserializer()).map(Some),
+            3 => part.deserialize(span.end.into_deserializer()).map(Some),
+            4 => self.value(part).map(Some),
+            _ => {
+                let fingerprint = self.de.node.fingerprint() ^ self.secrets;
+                part.deserialize(fingerprint.into_deserializer()).map(Some)
+            }
+        }
     }
 }

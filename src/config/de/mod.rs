@@ -6,6 +6,7 @@
 
 mod access;
 mod error;
+mod held;
 mod number;
 mod secret;
 mod words;
@@ -14,13 +15,15 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::path::PathBuf;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Unexpected, Visitor};
+use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, Unexpected, Visitor};
 
 use self::access::{Entries, Items, Parts, Variant};
-pub(super) use self::error::{Cause, Error};
+use self::error::{Cause, Error};
+use self::held::HELD;
+pub(crate) use self::held::Held;
 use super::interpolate::Env;
 use super::tree::{Kind, Node, Style, is_null};
-use crate::base::problem::{Problem, SPANNED};
+use crate::base::problem::{Problem, SPANNED, Severity, Span};
 use crate::base::values::{ONE_OR_MANY, SECRET};
 
 /// What the reading of nodes needs, and what it leaves behind.
@@ -81,30 +84,59 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The value of a node, with a fingerprint of all that went into it; none if something is
-    /// wrong, which was reported.
+    /// The value of a node; none if something is wrong, which was reported.
     pub(super) fn read<'de, T: Deserialize<'de>>(
         &'de self,
         node: &'de Node,
         within: Within<'de>,
-    ) -> Option<(T, u64)> {
-        self.secrets.set(0);
+    ) -> Option<Held<T>> {
         let before = self.problems.borrow().len();
-        let value = match T::deserialize(De {
+        let de = De {
             node,
             reading: self,
             within,
-        }) {
-            Ok(value) => value,
+        };
+        match Held::deserialize(de) {
+            Ok(value) => (self.problems.borrow().len() == before).then_some(value),
             Err(error) => {
                 if let Error::Placed(problem) = error.placed(node.span, within) {
                     self.report(*problem);
                 }
-                return None;
+                None
             }
-        };
-        let is_clean = self.problems.borrow().len() == before;
-        is_clean.then(|| (value, node.fingerprint() ^ self.secrets.get()))
+        }
+    }
+
+    /// The settings of a kind that stands alone, as if it were written where `span` is.
+    pub(super) fn bare<T: DeserializeOwned>(
+        &self,
+        kind: &str,
+        span: Span,
+        within: Within<'_>,
+    ) -> Option<T> {
+        let node = Node::plain(kind, span);
+        let value = T::deserialize(De {
+            node: &node,
+            reading: self,
+            within,
+        });
+        match value.map_err(|error| error.placed(span, within)) {
+            Ok(value) => Some(value),
+            Err(Error::Placed(problem)) => {
+                self.report(*problem);
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// True if an error was reported after the first `count` problems.
+    pub(super) fn has_errors_since(&self, count: usize) -> bool {
+        let problems = self.problems.borrow();
+        problems
+            .iter()
+            .skip(count)
+            .any(|problem| problem.severity == Severity::Error)
     }
 
     pub(super) fn report(&self, problem: Problem) {
@@ -275,7 +307,7 @@ impl<'de> de::Deserializer<'de> for De<'de> {
     ) -> Result<V::Value, Error> {
         let result = match (name, &self.node.kind) {
             (_, Kind::Broken) => Err(Error::Silent),
-            (SPANNED, _) => visitor.visit_seq(Parts::new(self)),
+            (SPANNED | HELD, _) => visitor.visit_seq(Parts::new(self)),
             (ONE_OR_MANY, Kind::List(items)) => self.list(items, visitor),
             (ONE_OR_MANY, _) => self.list(std::slice::from_ref(self.node), visitor),
             (SECRET, _) => {

@@ -72,7 +72,7 @@ fn read<T: for<'de> Deserialize<'de>>(text: &str) -> Result<T, Vec<String>> {
         section: "routes",
         noun: "a route",
     };
-    let value = reading.read::<T>(&node, within).map(|(value, _)| value);
+    let value = reading.read::<T>(&node, within).map(|held| held.value);
     problems.append(&mut reading.problems.borrow_mut());
     value.ok_or_else(|| {
         let lines = problems.iter().map(|p| {
@@ -178,8 +178,8 @@ fn kinds_stand_alone_or_with_their_settings() {
         &["setled: unknown middleware kind `setled` (did you mean `settled`?)"],
     );
     fails::<BTreeMap<String, Kinds>>(
-        "balance: maglev",
-        &["maglev: `maglev` is not supported by this version yet (remove it)"],
+        "middlewares: jwt",
+        &["jwt: `jwt` is not supported by this version yet (remove it)"],
     );
     fails::<Vec<Kinds>>(
         "[3]",
@@ -326,7 +326,7 @@ fn a_changed_secret_changes_the_fingerprint() {
         let reading = Reading::new(&directories, &env);
         reading
             .read::<Secret>(&node, Within::Key("x"))
-            .map(|(_, fingerprint)| fingerprint)
+            .map(|held| held.fingerprint)
     };
     assert_eq!(fingerprint("a"), fingerprint("a"));
     assert_ne!(fingerprint("a"), fingerprint("b"));

@@ -26,6 +26,17 @@ pub enum Reload {
     Refused,
 }
 
+impl Reload {
+    /// The word in metrics and the admin API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Applied { .. } => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Why lines of the access log were lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostLines {
@@ -35,7 +46,11 @@ pub enum LostLines {
     Write,
 }
 
-const RELOADS: [&str; 3] = ["applied", "unchanged", "refused"];
+const RELOADS: [Reload; 3] = [
+    Reload::Applied { revision: 0 },
+    Reload::Unchanged,
+    Reload::Refused,
+];
 const LOST: [&str; 2] = ["behind", "write"];
 
 #[derive(Debug, Default)]
@@ -95,7 +110,7 @@ impl Control {
         out.number(Metric::ConfigRevision, &[], revision);
         for (outcome, count) in RELOADS.iter().zip(&self.reloads) {
             let count = count.load(Ordering::Relaxed);
-            out.number(Metric::ConfigReloads, &[outcome], count);
+            out.number(Metric::ConfigReloads, &[outcome.name()], count);
         }
         for (reason, count) in LOST.iter().zip(&self.lost) {
             let count = count.load(Ordering::Relaxed);

@@ -1,0 +1,125 @@
+//! The admin API as gRPC, with health and reflection beside it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+use tonic_health::ServingStatus;
+use tonic_health::server::{HealthReporter, health_reporter};
+
+use super::overview::Overview;
+use super::v1::admin_server::{Admin, AdminServer};
+use super::v1::{self, GetStatusRequest, GetStatusResponse, LifecycleState, Reload, ReloadOutcome};
+use crate::base::lifecycle::{Lifecycle, State};
+use crate::telemetry::metrics;
+
+/// The name under which health says whether the process lives at all.
+const LIVENESS: &str = "liveness";
+
+/// Keeps the health service in step with the lifecycle.
+pub(super) struct Health(HealthReporter);
+
+/// Every gRPC service of the admin port.
+pub(super) async fn services(overview: Arc<dyn Overview>) -> (Health, Router) {
+    let (reporter, health) = health_reporter();
+    reporter
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
+    reporter
+        .set_service_status(LIVENESS, ServingStatus::Serving)
+        .await;
+    let mut routes = Routes::new(AdminServer::new(Service(overview))).add_service(health);
+    // The descriptors are constants that a test reads, so building cannot fail.
+    if let Ok(reflection) = reflection().build_v1() {
+        routes = routes.add_service(reflection);
+    }
+    if let Ok(reflection) = reflection().build_v1alpha() {
+        routes = routes.add_service(reflection);
+    }
+    (Health(reporter), routes.prepare().into_axum_router())
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+impl Health {
+    /// Follows the lifecycle; never ends.
+    pub(super) async fn follow(&self, lifecycle: &Lifecycle) {
+        let mut changes = lifecycle.subscribe();
+        loop {
+            let status = match *changes.borrow_and_update() {
+                State::Ready => ServingStatus::Serving,
+                State::Starting | State::Draining | State::Stopped => ServingStatus::NotServing,
+            };
+            self.0.set_service_status("", status).await;
+            // The lifecycle lives as long as the borrow, so its channel stays open.
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+struct Service(Arc<dyn Overview>);
+
+#[tonic::async_trait]
+impl Admin for Service {
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        let status = self.0.status();
+        Ok(Response::new(GetStatusResponse {
+            version: status.version.to_owned(),
+            revision: status.revision,
+            source: status.source,
+            state: state(status.state).into(),
+            started_at: Some(timestamp(status.started_at)),
+            uptime: status.uptime.try_into().ok(),
+            workers: u32::try_from(status.workers).unwrap_or(u32::MAX),
+            connections: status.connections,
+            last_reload: status.last_reload.map(|reload| Reload {
+                outcome: outcome(reload.outcome).into(),
+                message: reload.message,
+                at: Some(timestamp(reload.at)),
+            }),
+        }))
+    }
+}
+
+fn state(state: State) -> LifecycleState {
+    match state {
+        State::Starting => LifecycleState::Starting,
+        State::Ready => LifecycleState::Ready,
+        State::Draining => LifecycleState::Draining,
+        State::Stopped => LifecycleState::Stopped,
+    }
+}
+
+fn outcome(outcome: metrics::Reload) -> ReloadOutcome {
+    match outcome {
+        metrics::Reload::Applied { .. } => ReloadOutcome::Applied,
+        metrics::Reload::Unchanged => ReloadOutcome::Unchanged,
+        metrics::Reload::Refused => ReloadOutcome::Refused,
+    }
+}
+
+fn timestamp(at: SystemTime) -> prost_types::Timestamp {
+    at.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_descriptors_can_be_reflected() {
+        assert!(reflection().build_v1().is_ok());
+        assert!(reflection().build_v1alpha().is_ok());
+    }
+}

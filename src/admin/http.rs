@@ -1,0 +1,163 @@
+//! The admin API as JSON, for people with a browser or curl.
+//!
+//! A page in an operator's browser must not reach it: a foreign `Origin` is refused, and so is a
+//! foreign `Host`, which is what a name that was re-pointed to 127.0.0.1 would send.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+
+use super::overview::{Overview, Status};
+use crate::base::address::Address;
+
+/// The routes of the JSON side, for the address on which they are reached.
+pub(super) fn routes(overview: Arc<dyn Overview>, address: Address) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route_layer(from_fn_with_state(Arc::new(address), guard))
+        .with_state(overview)
+}
+
+async fn status(State(overview): State<Arc<dyn Overview>>) -> Json<Value> {
+    Json(document(&overview.status()))
+}
+
+fn document(status: &Status) -> Value {
+    let time = |at| humantime::format_rfc3339_millis(at).to_string();
+    json!({
+        "version": status.version,
+        "revision": status.revision,
+        "source": status.source,
+        "state": status.state.name(),
+        "started_at": time(status.started_at),
+        "uptime_seconds": status.uptime.as_secs(),
+        "workers": status.workers,
+        "connections": status.connections,
+        "last_reload": status.last_reload.as_ref().map(|reload| json!({
+            "outcome": reload.outcome.name(),
+            "message": reload.message,
+            "at": time(reload.at),
+        })),
+    })
+}
+
+/// For what neither side knows: gRPC clients get a gRPC status.
+pub(super) async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE);
+    if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+        let status = tonic::Status::unimplemented(format!("there is no method {}", uri.path()));
+        return status.into_http();
+    }
+    let sentence = format!("there is no {}: try /v1/status", uri.path());
+    refusal(StatusCode::NOT_FOUND, &sentence)
+}
+
+fn refusal(status: StatusCode, sentence: &str) -> Response {
+    (status, Json(json!({"error": sentence}))).into_response()
+}
+
+async fn guard(State(address): State<Arc<Address>>, request: Request, next: Next) -> Response {
+    match admit(&address, request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(sentence) => refusal(StatusCode::FORBIDDEN, sentence),
+    }
+}
+
+fn admit(address: &Address, uri: &Uri, headers: &HeaderMap) -> Result<(), &'static str> {
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        let origin = origin.to_str().ok().and_then(|text| text.parse().ok());
+        if !origin.is_some_and(|origin: Uri| is_ours(address, origin.host())) {
+            return Err("pages of other origins may not use the admin API");
+        }
+    }
+    // Over a Unix socket no browser comes, and the name in `Host` means nothing.
+    if address.unix().is_some() {
+        return Ok(());
+    }
+    let host = match uri.authority() {
+        Some(authority) => Some(authority.clone()),
+        None => headers
+            .get(header::HOST)
+            .and_then(|host| host.as_bytes().try_into().ok()),
+    };
+    if !is_ours(address, host.as_ref().map(Authority::host)) {
+        return Err("the admin API answers to loopback names only: use 127.0.0.1 or localhost");
+    }
+    Ok(())
+}
+
+/// A loopback name or address, or the very address that we listen on.
+fn is_ours(address: &Address, host: Option<&str>) -> bool {
+    let Some(host) = host else {
+        return false;
+    };
+    if host.eq_ignore_ascii_case("localhost") {
+        return true;
+    }
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    let Ok(ip) = bare.parse::<IpAddr>() else {
+        return false;
+    };
+    ip.to_canonical().is_loopback() || address.tcp().is_some_and(|own| own.ip() == ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_hosts_and_origins_are_refused() {
+        let check = |address: &str, host: Option<&str>, origin: Option<&str>, admitted: bool| {
+            let address: Address = address.parse().expect(address);
+            let mut headers = HeaderMap::new();
+            if let Some(host) = host {
+                headers.insert(header::HOST, host.parse().expect(host));
+            }
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().expect(origin));
+            }
+            let result = admit(&address, &Uri::from_static("/v1/status"), &headers);
+            assert_eq!(result.is_ok(), admitted, "{address} {host:?} {origin:?}");
+        };
+        let tcp = "127.0.0.1:15000";
+        for host in [
+            "127.0.0.1:15000",
+            "localhost",
+            "LOCALHOST:1",
+            "[::1]:15000",
+            "127.8.8.8",
+        ] {
+            check(tcp, Some(host), None, true);
+        }
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "a b",
+            "",
+        ] {
+            check(tcp, Some(host), None, false);
+        }
+        check(tcp, None, None, false);
+        check("10.0.0.1:15000", Some("10.0.0.1:15000"), None, true);
+        check("10.0.0.1:15000", Some("10.0.0.2:15000"), None, false);
+        check(tcp, Some("localhost"), Some("http://localhost:3000"), true);
+        check(tcp, Some("localhost"), Some("http://evil.example"), false);
+        check(tcp, Some("localhost"), Some("null"), false);
+        check("unix:/run/admin.sock", Some("anything"), None, true);
+        check(
+            "unix:/run/admin.sock",
+            None,
+            Some("http://evil.example"),
+            false,
+        );
+    }
+}

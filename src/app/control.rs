@@ -1,0 +1,394 @@
+//! The control thread: admin and telemetry doors, reloads, and the end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, Door};
+use crate::app::reload::{self, Candidate, Read, Rejected};
+use crate::app::status::Board;
+use crate::app::watch::Watcher;
+use crate::app::{Doors, NotStarted, Options, Order, Signals, Source, Watch, signals};
+use crate::base::address::Address;
+use crate::base::lifecycle::{Lifecycle, State};
+use crate::config::Config;
+use crate::handler::blocking::Pool;
+use crate::server::{Common, InMemory, Loads, Server};
+use crate::snapshot::Builder;
+use crate::snapshot::publish::Published;
+use crate::telemetry::metrics::{Metrics, Reload};
+
+/// What the starter is told.
+pub(crate) struct Up {
+    pub in_memory: InMemory,
+    pub addresses: Vec<(String, Address)>,
+}
+
+/// Runs the gateway on the calling thread to its end.
+pub(crate) fn run(
+    source: &Source,
+    options: Options,
+    orders: mpsc::UnboundedSender<Order>,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    started: &SyncSender<Result<Up, NotStarted>>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let failed = NotStarted::system("starting the control thread")(error);
+            // Whoever started us may have given up.
+            let _gone = started.send(Err(failed));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match Control::start(source, options, orders).await {
+            Ok((control, up)) => {
+                let _gone = started.send(Ok(up));
+                control.follow(inbox).await;
+            }
+            Err(failed) => {
+                let _gone = started.send(Err(failed));
+            }
+        }
+    });
+}
+
+/// The running gateway, from its control thread.
+struct Control<'a> {
+    source: &'a Source,
+    builder: Builder,
+    published: Arc<Published>,
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+    server: Server,
+    loads: Loads,
+    board: Arc<Board>,
+    watcher: Option<Watcher>,
+    /// What the last reading found, to tell a change from a touch.
+    texts: Vec<String>,
+    /// What cannot change while running, to say so.
+    fixed: Fixed,
+    drain: Duration,
+    doors: Doors,
+    stop: watch::Sender<bool>,
+    answering: tokio::task::JoinSet<()>,
+}
+
+/// Settings that only a restart changes.
+#[derive(Debug, PartialEq, Eq)]
+struct Fixed {
+    workers: usize,
+    admin: Address,
+    telemetry: Address,
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Self {
+        Self {
+            workers: config.runtime.workers.count(),
+            admin: config.admin.address.clone(),
+            telemetry: config.telemetry.address.clone(),
+        }
+    }
+}
+
+/// How many threads handlers may block, and how many more may wait for one.
+const BLOCKING: (usize, usize) = (16, 256);
+
+impl<'a> Control<'a> {
+    async fn start(
+        source: &'a Source,
+        options: Options,
+        orders: mpsc::UnboundedSender<Order>,
+    ) -> Result<(Self, Up), NotStarted> {
+        let lifecycle = Arc::new(Lifecycle::default());
+        // The number of workers is in the configuration, and the configuration needs the metrics.
+        let early = source.load();
+        let workers = early.config.as_ref().map_or(1, |config| config.runtime.workers.count());
+        let metrics = Metrics::new(workers);
+        metrics.follow(Arc::clone(&lifecycle));
+        let mut builder = Builder::new(options.handlers, options.middlewares, Arc::clone(&metrics));
+        let Read {
+            files,
+            sources,
+            outcome,
+        } = reload::make(early, &builder);
+        let Candidate {
+            config,
+            built,
+            warnings,
+        } = outcome?;
+        reload::log_warnings(&warnings, &sources);
+        metrics.configure(&config.telemetry.metrics);
+        let published = Arc::new(Published::new(builder.keep(built)));
+        let common = Common {
+            published: Arc::clone(&published),
+            lifecycle: Arc::clone(&lifecycle),
+            blocking: Pool::new(BLOCKING.0, BLOCKING.1),
+        };
+        let server = Server::start(workers, &common).map_err(NotStarted::system("starting workers"))?;
+        let loads = server.loads();
+        let board = Board::new(
+            source.name(),
+            Arc::clone(&lifecycle),
+            Arc::clone(&published),
+            loads.clone(),
+        );
+        let mut control = Self {
+            source,
+            builder,
+            published,
+            lifecycle,
+            metrics,
+            server,
+            loads,
+            board,
+            watcher: None,
+            texts: texts(&sources),
+            fixed: Fixed::of(&config),
+            drain: config.runtime.drain,
+            doors: options.doors,
+            stop: watch::Sender::new(false),
+            answering: tokio::task::JoinSet::new(),
+        };
+        let addresses = control.open(&config).await?;
+        if options.signals == Signals::Take {
+            signals::take(&orders).map_err(NotStarted::system("taking signals"))?;
+        }
+        if options.watch == Watch::Files && source.path().is_some() {
+            control.watch(orders, &files);
+        }
+        control.metrics.reload(Reload::Applied);
+        control.board.reloaded(Reload::Applied, "the first configuration");
+        control.lifecycle.advance(State::Ready);
+        tracing::info!(
+            revision = control.published.load().revision,
+            source = control.source.name(),
+            workers,
+            "ready"
+        );
+        let listener = config.listeners.first().map_or("", |listener| &*listener.name);
+        let up = Up {
+            in_memory: control.server.in_memory(listener),
+            addresses,
+        };
+        Ok((control, up))
+    }
+
+    /// Opens listeners and the doors for operators; says where each one is.
+    async fn open(&mut self, config: &Config) -> Result<Vec<(String, Address)>, NotStarted> {
+        if self.doors == Doors::Closed {
+            return Ok(Vec::new());
+        }
+        let cannot = |what: &str, address: &Address| {
+            NotStarted::system(format!("{what} cannot listen on {address}"))
+        };
+        let admin = &config.admin.address;
+        let admin = Door::admin(admin).await.map_err(cannot("admin", admin))?;
+        let telemetry = &config.telemetry.address;
+        let telemetry = Door::telemetry(telemetry).await.map_err(cannot("telemetry", telemetry))?;
+        let snapshot = self.published.load();
+        let prepared = self.server.prepare(&snapshot).map_err(|error| NotStarted::System {
+            what: error.to_string(),
+            source: error.into(),
+        })?;
+        let mut addresses = vec![
+            ("admin".to_owned(), admin.address().clone()),
+            ("telemetry".to_owned(), telemetry.address().clone()),
+        ];
+        self.answer_operators(admin, telemetry);
+        self.server.apply(prepared, &snapshot);
+        let listeners = self.server.addresses();
+        addresses.extend(listeners.map(|(name, address)| (name.to_owned(), address.clone())));
+        for (name, address) in &addresses {
+            tracing::info!(name, %address, "listening");
+        }
+        Ok(addresses)
+    }
+
+    fn answer_operators(&mut self, admin: Door, telemetry: Door) {
+        let stopped = |mut stop: watch::Receiver<bool>| async move {
+            // The end of the sender is an end, too.
+            let _end = stop.wait_for(|stop| *stop).await;
+        };
+        self.answering.spawn(admin::serve(
+            admin,
+            Arc::clone(&self.board) as _,
+            Arc::clone(&self.lifecycle),
+            stopped(self.stop.subscribe()),
+        ));
+        self.answering.spawn(admin::telemetry::serve(
+            telemetry,
+            Arc::clone(&self.metrics),
+            Arc::clone(&self.board) as _,
+            Arc::clone(&self.lifecycle),
+            stopped(self.stop.subscribe()),
+        ));
+    }
+
+    fn watch(&mut self, orders: mpsc::UnboundedSender<Order>, files: &[PathBuf]) {
+        match Watcher::new(orders) {
+            Ok(mut watcher) => {
+                watcher.follow(files);
+                self.watcher = Some(watcher);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "changes of the configuration go unnoticed; send HUP to reload");
+            }
+        }
+    }
+
+    /// Follows orders until one of them is the end.
+    async fn follow(mut self, mut inbox: mpsc::UnboundedReceiver<Order>) {
+        let mut sweep = tokio::time::interval(Duration::from_secs(10));
+        loop {
+            let order = tokio::select! {
+                order = inbox.recv() => order.unwrap_or(Order::Stop),
+                _ = sweep.tick() => {
+                    self.metrics.sweep(Instant::now());
+                    continue;
+                }
+            };
+            match order {
+                Order::Reload => self.reload(),
+                Order::Look => self.look(),
+                Order::ReopenLogs => self.published.load().access_log.reopen(),
+                Order::Drain => {
+                    self.finish(&mut inbox).await;
+                    break;
+                }
+                Order::Stop => break,
+            }
+        }
+        self.end().await;
+    }
+
+    /// Reloads if the files are not what they were.
+    fn look(&mut self) {
+        let loaded = self.source.load();
+        if texts(&loaded.sources) != self.texts {
+            self.apply(reload::make(loaded, &self.builder));
+        }
+    }
+
+    fn reload(&mut self) {
+        self.apply(reload::make(self.source.load(), &self.builder));
+    }
+
+    fn apply(&mut self, read: Read) {
+        self.texts = texts(&read.sources);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.follow(&read.files);
+        }
+        let outcome = read.outcome.map_err(|rejected| rejected_in_words(&rejected));
+        let outcome = outcome.and_then(|candidate| {
+            reload::log_warnings(&candidate.warnings, &read.sources);
+            self.put_in_force(candidate)
+        });
+        match outcome {
+            Ok(changes) => {
+                let revision = self.published.load().revision;
+                tracing::info!(revision, %changes, "a new configuration is in force");
+                self.metrics.reload(Reload::Applied);
+                self.board.reloaded(Reload::Applied, changes);
+            }
+            Err(why) => {
+                tracing::error!("the new configuration is refused, the last good one stays in force: {why}");
+                self.metrics.reload(Reload::Rejected);
+                self.board.reloaded(Reload::Rejected, why);
+            }
+        }
+    }
+
+    /// Binds what is new, then swaps: until the swap nothing has changed.
+    fn put_in_force(&mut self, candidate: Candidate) -> Result<String, String> {
+        let Candidate { config, built, .. } = candidate;
+        let prepared = match self.doors {
+            Doors::Open => self.server.prepare(&built.snapshot).map(Some),
+            Doors::Closed => Ok(None),
+        };
+        let prepared = prepared.map_err(|error| error.to_string())?;
+        let fixed = Fixed::of(&config);
+        if fixed != self.fixed {
+            tracing::warn!("changes of runtime.workers, admin.address and telemetry.address take effect at the next start");
+        }
+        self.metrics.configure(&config.telemetry.metrics);
+        self.drain = config.runtime.drain;
+        let old = self.published.load();
+        self.published.publish(self.builder.keep(built));
+        let new = self.published.load();
+        if let Some(prepared) = prepared {
+            self.server.apply(prepared, &new);
+        }
+        Ok(reload::difference(&old, &new))
+    }
+
+    /// Drains: says so, lets what is in flight finish, and waits no longer than it may.
+    async fn finish(&mut self, inbox: &mut mpsc::UnboundedReceiver<Order>) {
+        self.lifecycle.advance(State::Draining);
+        tracing::info!(limit = ?self.drain, requests = self.loads.requests(), "draining");
+        let limit = tokio::time::sleep(self.drain);
+        tokio::pin!(limit);
+        let mut look = tokio::time::interval(QUIET / 5);
+        let mut quiet_since = Instant::now();
+        let mut admitted = self.loads.admitted();
+        let mut accepting = true;
+        loop {
+            tokio::select! {
+                () = &mut limit => {
+                    tracing::warn!(requests = self.loads.requests(), "the time for draining is over; what is still in flight is cut");
+                    return;
+                }
+                order = inbox.recv() => if matches!(order, Some(Order::Stop) | None) {
+                    return;
+                },
+                _ = look.tick() => {
+                    let seen = self.loads.admitted();
+                    if self.loads.requests() > 0 || seen != admitted {
+                        admitted = seen;
+                        quiet_since = Instant::now();
+                    }
+                    // Whoever has not yet heard that we go still finds us, as long as anyone comes.
+                    if accepting && quiet_since.elapsed() >= QUIET {
+                        self.server.stop_accepting().await;
+                        accepting = false;
+                    }
+                    if !accepting && self.loads.connections() == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn end(mut self) {
+        self.lifecycle.advance(State::Stopped);
+        self.server.stop_accepting().await;
+        self.stop.send_replace(true);
+        let ended = async { while self.answering.join_next().await.is_some() {} };
+        if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
+            tracing::debug!("an operator's connection did not end in time");
+        }
+        self.server.join();
+        self.published.load().access_log.flush(Duration::from_secs(1));
+        tracing::info!("stopped");
+    }
+}
+
+/// A draining gateway without a request for so long has heard the last of its clients.
+const QUIET: Duration = Duration::from_millis(500);
+
+fn texts(sources: &crate::base::source::Sources) -> Vec<String> {
+    sources.iter().map(|source| source.text.clone()).collect()
+}
+
+fn rejected_in_words(rejected: &Rejected) -> String {
+    format!("{} errors\n{}", rejected.errors, rejected.report)
+}

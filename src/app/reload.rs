@@ -1,0 +1,135 @@
+//! Puts configurations in force: the first one, and every later one.
+//!
+//! A configuration that has errors changes nothing: the last good one stays, and the log, the
+//! metric and the status say why.
+
+use std::path::PathBuf;
+
+use crate::base::problem::{Problem, Severity};
+use crate::base::report::{self, Style};
+use crate::base::source::Sources;
+use crate::config::{Config, Loaded};
+use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
+
+/// A configuration that cannot be used, as its author reads it.
+#[derive(Debug, thiserror::Error)]
+#[error("{report}")]
+pub struct Rejected {
+    /// Every problem, with its place in the source.
+    pub report: String,
+    /// How many there are.
+    pub errors: usize,
+}
+
+/// What was read, and what it makes.
+pub(crate) struct Read {
+    /// Everything that was read, which is what must be watched.
+    pub files: Vec<PathBuf>,
+    pub sources: Sources,
+    pub outcome: Result<Candidate, Rejected>,
+}
+
+/// A configuration that may be put in force.
+pub(crate) struct Candidate {
+    pub config: Config,
+    pub built: Built,
+    /// What works, but likely not as meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Makes what was read into a snapshot; nothing changes yet.
+pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
+    let Loaded {
+        sources,
+        problems,
+        config,
+        files,
+    } = loaded;
+    let outcome = match config {
+        Some(config) => match builder.build(&config) {
+            Ok(built) => Ok(candidate(config, built, problems)),
+            Err(NotBuilt(errors)) => Err(rejected(&sources, &errors)),
+        },
+        None => Err(rejected(&sources, &problems)),
+    };
+    Read {
+        files,
+        sources,
+        outcome,
+    }
+}
+
+fn candidate(config: Config, built: Built, mut warnings: Vec<Problem>) -> Candidate {
+    warnings.extend(snapshot::shadowed(&config));
+    Candidate {
+        config,
+        built,
+        warnings,
+    }
+}
+
+pub(crate) fn rejected(sources: &Sources, problems: &[Problem]) -> Rejected {
+    let is_error = |problem: &&Problem| problem.severity == Severity::Error;
+    let errors: Vec<Problem> = problems.iter().filter(is_error).cloned().collect();
+    Rejected {
+        report: report::render(&errors, sources, Style::Plain),
+        errors: errors.len(),
+    }
+}
+
+/// Warnings for the log, each on one line.
+pub(crate) fn log_warnings(warnings: &[Problem], sources: &Sources) {
+    for warning in warnings {
+        let place = warning.span.map(|span| sources.place(span));
+        let place = place.unwrap_or_default();
+        tracing::warn!(%place, "{}", warning.message);
+    }
+}
+
+/// What a reload changed, in one line for the log.
+pub(crate) fn difference(old: &Snapshot, new: &Snapshot) -> String {
+    let names = |snapshot: &Snapshot| -> [Vec<(String, u64)>; 3] {
+        [
+            named(snapshot.listeners.iter().map(|of| (&*of.name, of.fingerprint))),
+            named(snapshot.routes.iter().map(|of| (&*of.name, of.fingerprint))),
+            named(snapshot.upstreams.iter().map(|of| (of.upstream.name(), of.fingerprint))),
+        ]
+    };
+    let words = ["listeners", "routes", "upstreams"];
+    let both = names(old).into_iter().zip(names(new));
+    let changes: Vec<String> = words
+        .into_iter()
+        .zip(both)
+        .filter_map(|(word, (old, new))| changes(word, &old, &new))
+        .collect();
+    if changes.is_empty() {
+        "nothing but settings around them".to_owned()
+    } else {
+        changes.join("; ")
+    }
+}
+
+fn named<'a>(items: impl Iterator<Item = (&'a str, u64)>) -> Vec<(String, u64)> {
+    items.map(|(name, print)| (name.to_owned(), print)).collect()
+}
+
+fn changes(word: &str, old: &[(String, u64)], new: &[(String, u64)]) -> Option<String> {
+    let old: std::collections::HashMap<&str, u64> =
+        old.iter().map(|(name, print)| (name.as_str(), *print)).collect();
+    let mut counts = [0_usize; 3];
+    let [added, changed, removed] = &mut counts;
+    for (name, print) in new {
+        match old.get(name.as_str()) {
+            None => *added += 1,
+            Some(before) if before != print => *changed += 1,
+            Some(_) => {}
+        }
+    }
+    let stayed = new.len() - *added;
+    *removed = old.len() - stayed.min(old.len());
+    if counts == [0; 3] {
+        return None;
+    }
+    let [added, changed, removed] = counts;
+    Some(format!("{word}: {added} added, {changed} changed, {removed} removed"))
+}

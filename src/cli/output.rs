@@ -1,0 +1,34 @@
+//! What commands print.
+
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+
+use crate::base::report::Style;
+use crate::cli::FAILED;
+
+/// Writes to standard output; a reader that has seen enough is no failure.
+pub(crate) fn print(text: &str) -> ExitCode {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("cannot write to standard output: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Writes a line to standard error; if nobody can read it, nothing can be done.
+pub(crate) fn complain(text: &str) {
+    let _unread = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Colours where a person looks and has not said `NO_COLOR`.
+pub(crate) fn style(stream: &impl IsTerminal) -> Style {
+    let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !plain {
+        Style::Coloured
+    } else {
+        Style::Plain
+    }
+}

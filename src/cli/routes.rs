@@ -1,0 +1,90 @@
+//! `retort routes`
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::output::{complain, print};
+use crate::cli::{ConfigFile, INVALID};
+use crate::snapshot::Listing;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// How to print it
+    #[arg(short = 'o', long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    Table,
+    Json,
+    Yaml,
+}
+
+pub(crate) fn routes(arguments: &Arguments) -> ExitCode {
+    let listings = match crate::app::routes(&arguments.config.source()) {
+        Ok(listings) => listings,
+        Err(rejected) => {
+            complain(&rejected.report);
+            return ExitCode::from(INVALID);
+        }
+    };
+    print(&match arguments.output {
+        Output::Table => table(&listings),
+        // JSON is YAML, too, but nobody who asks for YAML wants to read it.
+        Output::Yaml => yaml(&listings),
+        Output::Json => json_text(&listings),
+    })
+}
+
+const HEAD: [&str; 6] = ["ROUTE", "HOST", "PATH", "METHOD", "CONDITIONS", "BACKEND"];
+
+fn table(listings: &[Listing]) -> String {
+    let mut text = String::new();
+    for listing in listings {
+        if listings.len() > 1 {
+            let _infallible = writeln!(text, "listeners: {}", listing.listeners.join(", "));
+        }
+        text += &aligned(&cells(listing));
+        text += "\n";
+    }
+    text.pop();
+    text
+}
+
+fn cells(listing: &Listing) -> Vec<[String; 6]> {
+    let rows = listing.rows.iter().map(|(name, row)| {
+        [
+            name.to_string(),
+            row.host.clone(),
+            row.path.clone(),
+            row.method.clone(),
+            row.conditions.clone(),
+            String::new(),
+        ]
+    });
+    std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect()
+}
+
+/// Columns as wide as their widest cell, two spaces apart.
+fn aligned(rows: &[[String; 6]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _infallible = write!(line, "{cell:width$}  ");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}

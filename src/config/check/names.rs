@@ -1,0 +1,107 @@
+//! Names that are declared, and who refers to them.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use crate::base::problem::{Problem, Span, Spanned};
+use crate::config::de::Reading;
+use crate::config::suggest;
+
+/// How many unknown names get a suggestion: each is compared with every name that there is.
+const SUGGESTIONS: u32 = 100;
+
+/// The names of one section.
+pub(super) struct Names<'a> {
+    noun: &'static str,
+    declared: BTreeMap<&'a str, Declared>,
+    is_complete: bool,
+    suggestions: Cell<u32>,
+}
+
+struct Declared {
+    span: Span,
+    is_used: Cell<bool>,
+}
+
+impl<'a> Names<'a> {
+    /// Where the configuration is not complete, no name is called unknown.
+    pub(super) fn new(
+        noun: &'static str,
+        names: impl Iterator<Item = (&'a str, Span)>,
+        is_complete: bool,
+    ) -> Self {
+        let declared = names.map(|(name, span)| {
+            (
+                name,
+                Declared {
+                    span,
+                    is_used: Cell::new(false),
+                },
+            )
+        });
+        Self {
+            noun,
+            declared: declared.collect(),
+            is_complete,
+            suggestions: Cell::new(SUGGESTIONS),
+        }
+    }
+
+    /// True if the name is declared; from now on it counts as used.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        let declared = self.declared.get(name);
+        declared
+            .inspect(|declared| declared.is_used.set(true))
+            .is_some()
+    }
+
+    /// As [`Self::uses`], and reports a name that is not declared.
+    pub(super) fn find(&self, name: &Spanned<String>, reading: &Reading<'_>) -> bool {
+        let is_declared = self.uses(name);
+        if !is_declared {
+            self.report_unknown(name, name.span, &[], reading);
+        }
+        is_declared
+    }
+
+    /// Reports a name that is neither declared nor one of the `kinds`.
+    pub(super) fn report_unknown(
+        &self,
+        name: &str,
+        span: Span,
+        kinds: &[&str],
+        reading: &Reading<'_>,
+    ) {
+        if !self.is_complete {
+            return;
+        }
+        let problem = Problem::error(span, format!("unknown {} `{name}`", self.noun));
+        let left = self.suggestions.get();
+        self.suggestions.set(left.saturating_sub(1));
+        let known = self.declared.keys().copied().chain(kinds.iter().copied());
+        let advice = if left > 0 {
+            suggest::advice(name, known)
+        } else {
+            None
+        };
+        reading.report(match advice {
+            Some(advice) => problem.help(advice),
+            None => problem,
+        });
+    }
+
+    pub(super) fn report_unused(&self, reading: &Reading<'_>) {
+        for (name, declared) in &self.declared {
+            if !declared.is_used.get() {
+                let message = format!("the {} `{name}` is not used", self.noun);
+                reading.report(Problem::warning(declared.span, message));
+            }
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a str, Span)> {
+        self.declared
+            .iter()
+            .map(|(name, declared)| (*name, declared.span))
+    }
+}

@@ -1,0 +1,111 @@
+//! Routes: on which listeners, through which steps, how long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chain::Owner;
+use super::{House, backend, combine};
+use crate::base::problem::{Problem, Spanned};
+use crate::config::de::Held;
+use crate::config::raw;
+use crate::config::types::{Backend, Route, Target, Timeouts};
+
+/// How long a body may stand still where nothing is written.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// The checked route; none if it has no place to send to, or steps that are wrong.
+pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Route> {
+    let raw::Route {
+        name,
+        listeners,
+        matches,
+        middlewares,
+        handler,
+        upstream,
+        backends,
+        timeouts,
+    } = item.value;
+    let text = name.value.0;
+    let place = format!("routes/{text}");
+    if matches.value.0.is_empty() {
+        let message = "an empty list of matches: no request could take this route";
+        house.report(
+            Problem::error(matches.span, message)
+                .help("write `match: {path_prefix: /}` for every request"),
+        );
+    }
+    let listeners = settle_listeners(listeners, house);
+    let timeouts = settle_timeouts(timeouts, house);
+    let middlewares = house.chains.flatten(&Owner::Place(&place), middlewares);
+    let backends = backend::settle((&text, name.span), (handler, upstream, backends), house);
+    let (middlewares, backends) = (middlewares?, backends?);
+    let fingerprint = combine(
+        std::iter::once(item.fingerprint)
+            .chain(middlewares.iter().map(|step| step.fingerprint))
+            .chain(backends.iter().flat_map(fingerprints)),
+    );
+    Some(Route {
+        name: Arc::from(text),
+        listeners,
+        matches: matches.value.0,
+        middlewares,
+        backends,
+        timeouts,
+        span: name.span,
+        fingerprint,
+    })
+}
+
+fn fingerprints(backend: &Backend) -> impl Iterator<Item = u64> {
+    let own = match &backend.target {
+        Target::Upstream(_) => None,
+        Target::Handler(handler) => Some(handler.fingerprint),
+    };
+    own.into_iter()
+        .chain(backend.middlewares.iter().map(|step| step.fingerprint))
+}
+
+fn settle_listeners(
+    listeners: Option<Spanned<Vec<Spanned<String>>>>,
+    house: &House<'_>,
+) -> Arc<[usize]> {
+    let Some(Spanned { value: names, span }) = listeners else {
+        return Arc::clone(&house.everywhere);
+    };
+    if names.is_empty() {
+        let message = "this route is on no listener, so no request reaches it";
+        house
+            .report(Problem::error(span, message).help("leave `listeners` out for every listener"));
+    }
+    let mut numbers = Vec::with_capacity(names.len());
+    for name in names {
+        if house.listener_names.find(&name, house.reading) {
+            numbers.extend(house.numbers.get(name.value.as_str()));
+        }
+    }
+    numbers.sort_unstable();
+    numbers.dedup();
+    Arc::from(numbers)
+}
+
+fn settle_timeouts(timeouts: raw::Timeouts, house: &House<'_>) -> Timeouts {
+    let raw::Timeouts {
+        request,
+        attempt,
+        idle,
+    } = timeouts;
+    if let (Some(request), Some(attempt)) = (&request, &attempt)
+        && attempt.value > request.value
+    {
+        let message =
+            "an attempt may take longer than the whole request, so this never takes effect";
+        house.report(
+            Problem::warning(attempt.span, message).related(request.span, "the whole request"),
+        );
+    }
+    Timeouts {
+        request: request.map(|timeout| timeout.value.0),
+        attempt: attempt.map(|timeout| timeout.value.0),
+        idle: idle.map_or(IDLE, |timeout| timeout.0),
+    }
+}

@@ -1,0 +1,148 @@
+//! `listeners:`
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{self, Deserialize, Deserializer};
+
+use super::{ItemName, Step, Timeout};
+use crate::base::address::Address;
+use crate::base::problem::{Span, Spanned};
+use crate::base::values::Size;
+
+/// An address where clients are accepted.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// What it is called in routes, logs and metrics.
+    pub(crate) name: Spanned<ItemName>,
+    /// `ip:port`, `[ipv6]:port` or `unix:/path`; `0.0.0.0:8080` accepts on every IPv4 address,
+    /// `[::]:8080` on every IPv6 address.
+    pub(crate) address: Spanned<Address>,
+    /// What clients may speak; cleartext HTTP/2 is known by its preface. Default `[http1, http2]`.
+    pub(crate) protocols: Option<Spanned<Vec<Protocol>>>,
+    /// Proxies in front of us, as addresses or ranges such as `10.0.0.0/8`, whose `X-Forwarded-For`
+    /// and `Forwarded` are believed, read from right to left. Default: none.
+    #[serde(default)]
+    pub(crate) trusted_proxies: Vec<Cidr>,
+    /// Steps before those of the route, for every request of this listener. Default: none.
+    #[serde(default)]
+    pub(crate) middlewares: Vec<Step>,
+    /// What a client may use up.
+    #[serde(default)]
+    pub(crate) limits: Limits,
+}
+
+/// A version of HTTP that clients may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.0 and HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+/// What clients of a listener may use up; together they bound its memory.
+#[derive(Debug, serde::Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Limits {
+    /// How many connections are open at once, on all workers together; more wait to be accepted.
+    /// Default 10000.
+    pub(crate) connections: NonZeroU32,
+    /// How long the head of a request may be, from `8KiB` to `16MiB`; a longer one is answered 431.
+    /// Default `64KiB`.
+    pub(crate) header_bytes: Spanned<Size>,
+    /// How many header fields a request may have; more are answered 431. Default 100.
+    pub(crate) headers: NonZeroU16,
+    /// How long a client may take to send the head of a request; a slower one is answered 408.
+    /// Default `10s`.
+    pub(crate) header_timeout: Timeout,
+    /// How long a connection may be without a request before it is closed. Default `75s`.
+    pub(crate) idle_timeout: Timeout,
+    /// After this long a connection is closed once its requests are answered, so that clients spread
+    /// again over all gateways. Default: never.
+    pub(crate) connection_age: Option<Timeout>,
+    /// How many requests may be open at once on one HTTP/2 connection. Default 128.
+    pub(crate) streams: NonZeroU32,
+}
+
+const CONNECTIONS: NonZeroU32 = NonZeroU32::MIN.saturating_add(9_999);
+const HEADERS: NonZeroU16 = NonZeroU16::MIN.saturating_add(99);
+const STREAMS: NonZeroU32 = NonZeroU32::MIN.saturating_add(127);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS,
+            header_bytes: Spanned {
+                value: Size(64 << 10),
+                span: Span::default(),
+            },
+            headers: HEADERS,
+            header_timeout: Timeout(Duration::from_secs(10)),
+            idle_timeout: Timeout(Duration::from_secs(75)),
+            connection_age: None,
+            streams: STREAMS,
+        }
+    }
+}
+
+/// A range of addresses, or one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cidr(pub(crate) IpNet);
+
+impl FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let one = text.parse::<IpAddr>().map(IpNet::from);
+        one.or_else(|_| text.parse::<IpNet>())
+            .map(|net| Self(net.trunc()))
+            .map_err(|_| format!("`{text}` is not a range of addresses: write `10.0.0.0/8`, `fd00::/8` or one address"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Cidr {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Cidr {
+    fn inline_schema() -> bool {
+        true
+    }
+    fn schema_name() -> Cow<'static, str> {
+        "Cidr".into()
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9]{1,3})?$|\$\{"})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_addresses_are_read_as_people_write_them() {
+        let check = |text: &str, expected: Option<&str>| {
+            let range = text.parse::<Cidr>().ok().map(|range| range.0.to_string());
+            assert_eq!(range.as_deref(), expected, "{text}");
+        };
+        check("10.0.0.0/8", Some("10.0.0.0/8"));
+        check("10.1.2.3/8", Some("10.0.0.0/8"));
+        check("127.0.0.1", Some("127.0.0.1/32"));
+        check("fd00::/8", Some("fd00::/8"));
+        check("10.0.0.0/33", None);
+        check("10.0.0/8", None);
+        check("localhost", None);
+    }
+}

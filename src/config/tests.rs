@@ -1,0 +1,1 @@
+//! Whole texts, and what comes of them.

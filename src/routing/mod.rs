@@ -1,0 +1,3 @@
+//! Which route a request takes.
+
+pub mod matcher;
