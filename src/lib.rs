@@ -4,10 +4,15 @@
 //! [`base`] · [`telemetry`] · [`middleware`], [`handler`] · … · [`admin`]
 
 pub mod admin;
+pub mod app;
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod handler;
 pub mod middleware;
+pub mod proxy;
 pub mod routing;
+pub mod server;
+pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;

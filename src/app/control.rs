@@ -1,5 +1,6 @@
 //! The control thread: admin and telemetry doors, reloads, and the end.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -14,7 +15,7 @@ use crate::app::watch::Watcher;
 use crate::app::{Doors, NotStarted, Options, Order, Signals, Source, Watch, signals};
 use crate::base::address::Address;
 use crate::base::lifecycle::{Lifecycle, State};
-use crate::config::Config;
+use crate::config::{Config, Workers};
 use crate::handler::blocking::Pool;
 use crate::server::{Common, InMemory, Loads, Server};
 use crate::snapshot::Builder;
@@ -92,10 +93,19 @@ struct Fixed {
 impl Fixed {
     fn of(config: &Config) -> Self {
         Self {
-            workers: config.runtime.workers.count(),
+            workers: count(config.runtime.workers),
             admin: config.admin.address.clone(),
             telemetry: config.telemetry.address.clone(),
         }
+    }
+}
+
+/// How many threads serve traffic.
+fn count(workers: Workers) -> usize {
+    match workers {
+        Workers::Count(count) => usize::from(count.get()),
+        // Knows of affinity masks and of the quotas of cgroup v1 and v2.
+        Workers::Auto => std::thread::available_parallelism().map_or(1, NonZeroUsize::get),
     }
 }
 
@@ -111,12 +121,12 @@ impl<'a> Control<'a> {
         let lifecycle = Arc::new(Lifecycle::default());
         // The number of workers is in the configuration, and the configuration needs the metrics.
         let early = source.load();
-        let workers = early.config.as_ref().map_or(1, |config| config.runtime.workers.count());
+        let workers = early.config.as_ref().map_or(1, |config| count(config.runtime.workers));
         let metrics = Metrics::new(workers);
         metrics.follow(Arc::clone(&lifecycle));
         let mut builder = Builder::new(options.handlers, options.middlewares, Arc::clone(&metrics));
         let Read {
-            files,
+            watched,
             sources,
             outcome,
         } = reload::make(early, &builder);
@@ -163,10 +173,9 @@ impl<'a> Control<'a> {
             signals::take(&orders).map_err(NotStarted::system("taking signals"))?;
         }
         if options.watch == Watch::Files && source.path().is_some() {
-            control.watch(orders, &files);
+            control.watch(orders, &watched);
         }
-        control.metrics.reload(Reload::Applied);
-        control.board.reloaded(Reload::Applied, "the first configuration");
+        control.note(control.applied(), "the first configuration");
         control.lifecycle.advance(State::Ready);
         tracing::info!(
             revision = control.published.load().revision,
@@ -195,10 +204,7 @@ impl<'a> Control<'a> {
         let telemetry = &config.telemetry.address;
         let telemetry = Door::telemetry(telemetry).await.map_err(cannot("telemetry", telemetry))?;
         let snapshot = self.published.load();
-        let prepared = self.server.prepare(&snapshot).map_err(|error| NotStarted::System {
-            what: error.to_string(),
-            source: error.into(),
-        })?;
+        let prepared = self.server.prepare(&snapshot)?;
         let mut addresses = vec![
             ("admin".to_owned(), admin.address().clone()),
             ("telemetry".to_owned(), telemetry.address().clone()),
@@ -285,7 +291,7 @@ impl<'a> Control<'a> {
     fn apply(&mut self, read: Read) {
         self.texts = texts(&read.sources);
         if let Some(watcher) = &mut self.watcher {
-            watcher.follow(&read.files);
+            watcher.follow(&read.watched);
         }
         let outcome = read.outcome.map_err(|rejected| rejected_in_words(&rejected));
         let outcome = outcome.and_then(|candidate| {
@@ -296,15 +302,24 @@ impl<'a> Control<'a> {
             Ok(changes) => {
                 let revision = self.published.load().revision;
                 tracing::info!(revision, %changes, "a new configuration is in force");
-                self.metrics.reload(Reload::Applied);
-                self.board.reloaded(Reload::Applied, changes);
+                self.note(self.applied(), changes);
             }
             Err(why) => {
                 tracing::error!("the new configuration is refused, the last good one stays in force: {why}");
-                self.metrics.reload(Reload::Rejected);
-                self.board.reloaded(Reload::Rejected, why);
+                self.note(Reload::Refused, why);
             }
         }
+    }
+
+    fn applied(&self) -> Reload {
+        Reload::Applied {
+            revision: self.published.load().revision,
+        }
+    }
+
+    fn note(&self, outcome: Reload, message: impl Into<String>) {
+        self.metrics.reload(outcome);
+        self.board.reloaded(outcome, message);
     }
 
     /// Binds what is new, then swaps: until the swap nothing has changed.

@@ -19,7 +19,7 @@ use crate::base::problem::Problem;
 use crate::base::source::Sources;
 use crate::handler::Registry;
 use crate::middleware::Natives;
-use crate::server::InMemory;
+use crate::server::{CannotListen, InMemory};
 use crate::snapshot;
 
 pub use reload::Rejected;
@@ -91,6 +91,9 @@ pub enum NotStarted {
     /// The configuration has errors.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// A listener's address cannot be had.
+    #[error(transparent)]
+    CannotListen(#[from] CannotListen),
     /// The system refused something: a port, a thread.
     #[error("{what}: {source}")]
     System {

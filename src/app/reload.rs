@@ -23,8 +23,8 @@ pub struct Rejected {
 
 /// What was read, and what it makes.
 pub(crate) struct Read {
-    /// Everything that was read, which is what must be watched.
-    pub files: Vec<PathBuf>,
+    /// Everything that was read, and the folders that were looked through.
+    pub watched: Vec<PathBuf>,
     pub sources: Sources,
     pub outcome: Result<Candidate, Rejected>,
 }
@@ -43,8 +43,10 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
         sources,
         problems,
         config,
-        files,
+        mut files,
+        directories,
     } = loaded;
+    files.extend(directories.iter().map(|folder| folder.join("*")));
     let outcome = match config {
         Some(config) => match builder.build(&config) {
             Ok(built) => Ok(candidate(config, built, problems)),
@@ -53,7 +55,7 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
         None => Err(rejected(&sources, &problems)),
     };
     Read {
-        files,
+        watched: files,
         sources,
         outcome,
     }

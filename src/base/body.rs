@@ -6,8 +6,8 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -29,6 +29,11 @@ enum Kind {
     Trailers(Option<Box<HeaderMap>>),
     /// What hyper is receiving.
     Wire(hyper::body::Incoming),
+    /// The same, counted as long as it is there.
+    Held(
+        hyper::body::Incoming,
+        #[expect(dead_code, reason = "held for its drop")] Hold,
+    ),
     /// The same, or any other body, cut when it grows over a limit.
     Limited(Box<Limited>),
     /// Any other body, with a count of the bytes that have passed.
@@ -44,6 +49,40 @@ struct Counted {
 struct Limited {
     inner: Body,
     left: u64,
+}
+
+/// One of a count, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Hold(Arc<AtomicU32>);
+
+impl Hold {
+    /// Adds one to the count.
+    pub(crate) fn new(count: &Arc<AtomicU32>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a body failed with, told to someone who does not read it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Noted(Arc<OnceLock<BodyError>>);
+
+impl Noted {
+    /// The failure, if there was one so far.
+    pub(crate) fn get(&self) -> Option<BodyError> {
+        self.0.get().cloned()
+    }
+}
+
+struct Noting {
+    inner: Body,
+    noted: Noted,
 }
 
 impl Body {
@@ -96,6 +135,30 @@ impl Body {
         } else {
             Self(Kind::Wire(incoming))
         }
+    }
+
+    /// The same, counted until its end or until it is dropped.
+    pub(crate) fn wire_held(incoming: hyper::body::Incoming, hold: Hold) -> Self {
+        if incoming.is_end_stream() {
+            Self::empty()
+        } else {
+            Self(Kind::Held(incoming, hold))
+        }
+    }
+
+    /// True if it can fail with [`BodyError::TooLarge`].
+    pub(crate) fn has_limit(&self) -> bool {
+        matches!(self.0, Kind::Limited(_))
+    }
+
+    /// The same body, with its failure told to the second value as well.
+    pub(crate) fn noted(self) -> (Self, Noted) {
+        let noted = Noted::default();
+        let noting = Noting {
+            inner: self,
+            noted: noted.clone(),
+        };
+        (Self::stream(noting), noted)
     }
 
     /// The same body, failing with [`BodyError::TooLarge`] at the first byte over `limit`.
@@ -173,7 +236,7 @@ impl http_body::Body for Body {
             Kind::Empty => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Kind::Trailers(map) => Poll::Ready(map.take().map(|map| Ok(Frame::trailers(*map)))),
-            Kind::Wire(incoming) => Pin::new(incoming)
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => Pin::new(incoming)
                 .poll_frame(cx)
                 .map_err(|error| BodyError::Peer(error.to_string())),
             Kind::Limited(limited) => limited.poll_frame(cx),
@@ -195,7 +258,7 @@ impl http_body::Body for Body {
             Kind::Empty => true,
             Kind::Full(bytes) => bytes.is_none(),
             Kind::Trailers(map) => map.is_none(),
-            Kind::Wire(incoming) => incoming.is_end_stream(),
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => incoming.is_end_stream(),
             Kind::Limited(limited) => limited.inner.is_end_stream(),
             Kind::Counted(counted) => counted.inner.is_end_stream(),
             Kind::Stream(stream) => stream.is_end_stream(),
@@ -210,11 +273,35 @@ impl http_body::Body for Body {
             }
             // Unknown rather than 0: a length of 0 would end the message before its trailers.
             Kind::Trailers(_) => SizeHint::default(),
-            Kind::Wire(incoming) => incoming.size_hint(),
+            Kind::Wire(incoming) | Kind::Held(incoming, _) => incoming.size_hint(),
             Kind::Limited(limited) => limited.inner.size_hint(),
             Kind::Counted(counted) => counted.inner.size_hint(),
             Kind::Stream(stream) => stream.size_hint(),
         }
+    }
+}
+
+impl http_body::Body for Noting {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if let Some(Err(error)) = &frame {
+            self.noted.0.get_or_init(|| error.clone());
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 

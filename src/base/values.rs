@@ -36,6 +36,12 @@ pub struct Value(pub HeaderValue);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OneOrMany<T>(pub Vec<T>);
 
+impl<T> Default for OneOrMany<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
 impl std::str::FromStr for Period {
     type Err = String;
 

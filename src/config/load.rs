@@ -105,7 +105,7 @@ impl<'a> Loader<'a> {
         let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         if let Some(first) = self.seen.insert(real.clone(), included) {
             let problem = if self.open.contains(&real) {
-                Problem::error(included, format!("`{}` includes itself, by way of this line or directly", path.display()))
+                Problem::error(included, format!("this line makes `{}` include itself", path.display()))
                     .help("keep included files in a directory of their own, as in `include: [routes/*.yaml]`")
             } else {
                 Problem::error(included, format!("`{}` is included twice", path.display()))
@@ -232,7 +232,7 @@ impl<'a> Loader<'a> {
                     let message = format!(
                         "cannot look into `{}`: {}",
                         error.path().display(),
-                        error.error()
+                        cause(error.error())
                     );
                     self.fail(Problem::error(span, message));
                 }
@@ -246,8 +246,19 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The cause in plain words, without the number that the system gives it.
+pub(super) fn cause(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        std::io::ErrorKind::IsADirectory => "it is a directory".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
 fn read(path: &Path) -> Result<String, String> {
-    let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
+    let failed =
+        |error: std::io::Error| format!("cannot read `{}`: {}", path.display(), cause(&error));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(failed)?;
     file.take(MAX_BYTES + 1)

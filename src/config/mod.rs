@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::schema::schema;
 pub use self::types::{
-    AccessLog, Admin, Backend, Config, Format, Handler, Limits, Listener, Output, Protocol,
+    Admin, Backend, Config, Handler, Limits, Listener, Protocol,
     Protocols, Route, Runtime, Step, Target, Telemetry, Test, Timeouts, Upstream, Workers,
 };
 use crate::base::problem::{Problem, Severity};
@@ -49,10 +49,12 @@ pub struct Loaded {
 impl Loaded {
     /// True if there is any error.
     pub fn has_errors(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.problems.iter().any(is_error)
     }
+}
+
+fn is_error(problem: &Problem) -> bool {
+    problem.severity == Severity::Error
 }
 
 /// Reads a file and all that it includes. `env` looks up environment variables.
@@ -77,7 +79,12 @@ fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
     } = files;
     let sections = sections::gather(&roots, &mut problems);
     let reading = de::Reading::new(&directories, env);
-    let config = check::check(&sections, &reading, is_complete);
+    let extent = match (is_complete, problems.iter().any(is_error)) {
+        (false, _) => check::Extent::Torn,
+        (true, true) => check::Extent::Flawed,
+        (true, false) => check::Extent::Whole,
+    };
+    let config = check::check(&sections, &reading, extent);
     problems.append(&mut reading.problems.borrow_mut());
     paths.append(&mut reading.files.borrow_mut());
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start, span.end)));

@@ -77,6 +77,8 @@ pub(super) fn parse(
         env,
         events: Parser::new_from_str_with_options(text, options),
         anchors: HashMap::new(),
+        open: Vec::new(),
+
         budget,
         problems,
     };
@@ -95,6 +97,8 @@ struct Reader<'a> {
     env: Env<'a>,
     events: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Anchor>,
+    /// Braces and brackets that are not closed yet.
+    open: Vec<Span>,
     budget: &'a mut Budget,
     problems: &'a mut Vec<Problem>,
 }
@@ -131,7 +135,17 @@ impl<'a> Reader<'a> {
     fn next(&mut self) -> Result<(Event<'a>, Mark), Problem> {
         match self.events.next() {
             Some(Ok(next)) => Ok(next),
-            Some(Err(error)) => Err(syntax::problem(&error, self.file, self.text)),
+            Some(Err(error)) => {
+                let problem = syntax::problem(&error, self.file, self.text);
+                let open = self
+                    .open
+                    .last()
+                    .filter(|open| problem.span.is_some_and(|at| at.start > open.start));
+                Err(match open {
+                    Some(open) => problem.related(*open, "still open"),
+                    None => problem,
+                })
+            }
             None => Ok((Event::StreamEnd, Mark::default())),
         }
     }
@@ -232,9 +246,12 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self, style: StructureStyle, start: Span, depth: usize) -> Result<Node, Problem> {
         let mut items = Vec::new();
+        self.enter(style, start);
         loop {
             let (event, mark) = self.next()?;
             if matches!(event, Event::SequenceEnd) {
+                self.leave(style);
+
                 let span = match style {
                     StructureStyle::Flow => to(start, self.span(mark)),
                     StructureStyle::Block => start,
@@ -250,6 +267,7 @@ impl<'a> Reader<'a> {
 
     fn map(&mut self, style: StructureStyle, start: Span, depth: usize) -> Result<Node, Problem> {
         let mut entries = Vec::new();
+        self.enter(style, start);
         let end = loop {
             let (event, mark) = self.next()?;
             if matches!(event, Event::MappingEnd) {
@@ -275,6 +293,7 @@ impl<'a> Reader<'a> {
                     .push(Problem::error(key.span, "a key must be text")),
             }
         };
+        self.leave(style);
         let span = match (style, entries.first()) {
             (StructureStyle::Flow, _) => to(start, end),
             (StructureStyle::Block, Some((key, value))) => self.first_entry(key.span, value.span),
@@ -285,6 +304,18 @@ impl<'a> Reader<'a> {
             span,
             kind: Kind::Map(entries),
         })
+    }
+
+    fn enter(&mut self, style: StructureStyle, start: Span) {
+        if style == StructureStyle::Flow {
+            self.open.push(start);
+        }
+    }
+
+    fn leave(&mut self, style: StructureStyle) {
+        if style == StructureStyle::Flow {
+            self.open.pop();
+        }
     }
 
     /// `name: orders` stands for the block map that it begins.

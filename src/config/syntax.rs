@@ -11,6 +11,11 @@ pub(super) fn problem(error: &ScanError, file: u16, text: &str) -> Problem {
     if *error.kind() == ErrorKind::RecursionLimitExceeded {
         return too_deep(span);
     }
+    let before = text.get(..span.range().start).unwrap_or_default();
+    if before.ends_with('$') && text.get(span.range()) == Some("{") {
+        let message = "within braces and brackets, text with a variable needs quotes";
+        return Problem::error(span, message).help("write it as in `\"127.0.0.1:${PORT}\"`");
+    }
     let Some((message, help)) = words(error.kind(), text.get(span.range()).unwrap_or_default())
     else {
         return Problem::error(span, format!("this is not YAML: {}", error.kind()));
@@ -76,19 +81,19 @@ fn words(kind: &ErrorKind, found: &str) -> Option<(String, &'static str)> {
         | E::UnexpectedEofImplicitFlowMapping
         | E::ExpectedFlowMappingSeparator => (
             "expected `,` or `}` here: a map in braces is not complete",
-            "text with `{`, `}`, `,`, `[`, `]` or `: ` in it needs quotes, also `\"${NAME}\"` within braces",
+            "within braces, text with `: `, `,` or brackets in it needs quotes",
         ),
         E::MappingValueNotAllowed | E::InvalidColonPlacement => (
             "a `:` cannot stand here: a second key on one line, or text that needs quotes",
             "put text with `: ` in it into quotes",
         ),
-        E::MappingKeyNotAllowed | E::ExpectedBlockMappingKey | E::InvalidIndentation => (
+        E::MappingKeyNotAllowed
+        | E::ExpectedBlockMappingKey
+        | E::InvalidIndentation
+        | E::ExpectedBlockSequenceEntry
+        | E::BlockSequenceEntryNotAllowed => (
             "the indentation fits nothing above",
-            "keys of one map begin in the same column",
-        ),
-        E::ExpectedBlockSequenceEntry | E::BlockSequenceEntryNotAllowed => (
-            "the indentation fits nothing above",
-            "the `-` of one list's items begin in the same column",
+            "keys of one map begin in the same column, and so do the `-` of one list",
         ),
         E::SimpleKeyExpected | E::InvalidSimpleKey => (
             "expected `key: value`, but there is no `:` after the key",

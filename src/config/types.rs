@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::raw::{Format, Output, Protocol, Test, Workers};
+pub use super::raw::{Protocol, Test, Workers};
 use crate::base::address::Address;
 use crate::base::problem::{Span, Spanned};
 use crate::routing::matcher::Match;
+use crate::telemetry::{access_log, metrics};
 use crate::{handler, middleware, upstream};
 
 /// A checked configuration.
@@ -61,20 +62,9 @@ pub struct Telemetry {
     /// Where metrics and health are served.
     pub address: Address,
     /// One line a request.
-    pub access_log: AccessLog,
-    /// How many time series there may be.
-    pub max_series: NonZeroU32,
-}
-
-/// One line a request.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AccessLog {
-    /// How a line looks.
-    pub format: Format,
-    /// Where it goes.
-    pub output: Output,
-    /// Which share of the requests is logged, from 0 to 1.
-    pub sample: f64,
+    pub access_log: access_log::Settings,
+    /// What metrics may cost.
+    pub metrics: metrics::Settings,
 }
 
 /// An address where clients are accepted.
@@ -174,8 +164,8 @@ pub struct Timeouts {
     pub request: Option<Duration>,
     /// From the start of an attempt to the head of its answer; none: any time.
     pub attempt: Option<Duration>,
-    /// How long a body may stand still.
-    pub idle: Duration,
+    /// How long both sides may be silent; none: the default, which depends on what is spoken.
+    pub idle: Option<Duration>,
 }
 
 /// A middleware at its place. Places that name the same one share it.

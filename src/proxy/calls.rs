@@ -9,6 +9,7 @@ use crate::base::caller::{CallError, Caller};
 use crate::base::clock::Timeout;
 use crate::base::message::{Request, Response};
 use crate::proxy::Local;
+use crate::upstream::SendOptions;
 
 /// The real caller of a worker.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Caller for Calls {
             };
             let now = std::time::Instant::now();
             let timeout = Timeout::new(&local.sweep, now, LONGEST);
-            let send = lane.send(request, crate::upstream::SendOptions::at(now));
+            let send = lane.send(request, SendOptions::new(now));
             tokio::select! {
                 biased;
                 sent = send => match sent {

@@ -24,7 +24,7 @@ use crate::proxy::reply::{Limits, Tracked};
 use crate::proxy::{inform, upgrade};
 use crate::snapshot::{Backend, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
-use crate::upstream::{self, Cause, SendOptions, Sent};
+use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
 
 /// What came back.
 pub(crate) enum Forwarded {
@@ -166,6 +166,7 @@ async fn send(
     exchange: &mut Exchange,
     mut request: Request,
     wish: Wish,
+    lane: &Rc<Lane>,
     timeouts: &Timeouts,
     deadline: Option<Instant>,
 ) -> Result<Forwarded, Failure> {
@@ -181,12 +182,11 @@ async fn send(
     let received = count_body(&mut request);
     exchange.received.clone_from(&received);
     let now = Instant::now();
-    let mut options = SendOptions::at(now);
-    options.upgrade = client_upgrade.is_some();
+    let mut options = SendOptions::new(now);
     let permit = expect_continue(&mut request);
     options.on_informational = inform::relay(exchange, permit);
 
-    let sent = attempt(exchange, request, options, timeouts, deadline, received).await;
+    let sent = attempt(exchange, request, lane, options, timeouts, deadline, received).await;
     let took = now.elapsed();
     exchange.waited = took;
     let sent = sent.map_err(|(failure, endpoint)| {
@@ -230,14 +230,12 @@ const IDLE: Duration = Duration::from_secs(60);
 async fn attempt(
     exchange: &Exchange,
     request: Request,
-    options: SendOptions,
+    lane: &Rc<Lane>,
+    options: SendOptions<'_>,
     timeouts: &Timeouts,
     deadline: Option<Instant>,
     received: Option<Arc<AtomicU64>>,
 ) -> Result<Sent, (Failure, Option<u32>)> {
-    let Some(lane) = exchange.upstream.and_then(|place| exchange.view.lanes.get(place)) else {
-        return Err((Failure::no_route(), None));
-    };
     let now = options.now;
     let idle = idle_of_body(exchange, timeouts);
     let attempt = timeouts.attempt.map(|attempt| now + attempt);
@@ -280,7 +278,7 @@ async fn attempt(
         Ok(Ok(sent)) => Ok(sent),
         Ok(Err(failure)) => {
             let endpoint = failure.endpoint;
-            Err((translate(failure), endpoint))
+            Err((translate(*failure), endpoint))
         }
         Err(failure) => Err((failure, None)),
     }
@@ -411,10 +409,9 @@ fn strip_hop_by_hop(head: &mut ResponseHead) {
 fn translate(failure: upstream::Failure) -> Failure {
     let flag = match failure.cause {
         Cause::NoEndpoint => Flag::NoHealthyEndpoint,
-        Cause::Connect | Cause::ConnectTimeout => Flag::ConnectFailed,
-        Cause::Closed => Flag::UpstreamClosed,
+        Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
+        Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
         Cause::Protocol => Flag::UpstreamProtocol,
-        Cause::Canceled => Flag::UpstreamClosed,
         Cause::RequestBody(BodyError::TooLarge) => Flag::BodyTooLarge,
         Cause::RequestBody(BodyError::Peer(_)) => {
             return Failure::bad_request("the request's body broke off");

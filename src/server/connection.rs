@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -21,9 +22,10 @@ use tokio::io::AsyncReadExt;
 use crate::base::body::Body;
 use crate::base::clock::Deadline;
 use crate::base::message::{Client, Request, RequestHead};
-use crate::proxy::{self, Local, Origin, Wire};
+use crate::proxy::{self, Local, Origin};
 use crate::server::framing::HeadLimits;
 use crate::server::guard::{Guard, Shared};
+use crate::server::listener::Place;
 use crate::server::refuse::{self, Refusal};
 use crate::server::stream::Stream;
 use crate::snapshot::Limits;
@@ -36,82 +38,87 @@ pub(crate) struct Terms {
     pub local: Rc<Local>,
     pub origin: Rc<Origin>,
     pub limits: Limits,
+    pub place: Place,
+}
+
+impl Terms {
+    /// True once the connection should end: the gateway drains, or the listener is gone.
+    fn is_ending(&self) -> bool {
+        self.local.draining() || self.place.gate().is_closed()
+    }
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(terms: Terms, mut stream: Stream) {
-    let started = terms.local.now();
-    let deadline = terms.local.sweep.deadline();
-    deadline.arm(started + terms.limits.header_timeout);
+pub(crate) async fn serve(terms: Rc<Terms>, mut stream: Stream) {
     let mut first = Vec::new();
-    let http2 = {
-        let sniff = pin!(sniff(&mut stream, &mut first));
-        match before(&terms, deadline, sniff).await {
-            Some(Ok(http2)) => http2,
-            // Nothing was asked: nothing is owed.
-            Some(Err(_)) => return,
-            None => {
-                if !first.is_empty() {
-                    refuse::write(&terms, stream, &Refusal::slow_head()).await;
-                }
-                return;
-            }
-        }
+    let told = tell_protocol(&terms, &mut stream, &mut first).await;
+    let refusal = match told {
+        Told::Http2 if terms.limits.http2 => return serve_http2(&terms, stream, first).await,
+        Told::Http1 if terms.limits.http1 => return serve_http1(&terms, stream, first).await,
+        Told::Http1 | Told::Http2 => Refusal::wrong_protocol(),
+        Told::TooSlow if !first.is_empty() => Refusal::slow_head(),
+        // Nothing was asked: nothing is owed.
+        Told::TooSlow | Told::Left => return,
     };
-    match (http2, terms.limits.http1, terms.limits.http2) {
-        (true, _, true) => serve_http2(&terms, stream, first).await,
-        (false, true, _) => serve_http1(&terms, stream, first).await,
-        _ => refuse::write(&terms, stream, &Refusal::wrong_protocol()).await,
-    }
+    refuse::write(&terms, stream, &refusal).await;
+}
+
+/// What the first bytes of a connection tell.
+enum Told {
+    Http1,
+    Http2,
+    /// Too little came within the header timeout, or the gateway drains.
+    TooSlow,
+    /// The client left.
+    Left,
 }
 
 /// Reads until the first bytes tell the protocol; they stay in `first`.
-async fn sniff(stream: &mut Stream, first: &mut Vec<u8>) -> std::io::Result<bool> {
-    first.reserve(512);
-    loop {
-        if stream.read_buf(first).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
-        }
-        if first.starts_with(PREFACE) {
-            return Ok(true);
-        }
-        if !PREFACE.starts_with(first) {
-            return Ok(false);
-        }
-    }
-}
-
-/// Waits for the first bytes, unless time or the gateway's life runs out.
-async fn before<F: Future>(
-    terms: &Terms,
-    mut deadline: Deadline,
-    mut work: Pin<&mut F>,
-) -> Option<F::Output> {
+async fn tell_protocol(terms: &Terms, stream: &mut Stream, first: &mut Vec<u8>) -> Told {
+    let mut deadline = terms.local.sweep.deadline();
+    deadline.arm(terms.local.now() + terms.limits.header_timeout);
+    let mut sniff = pin!(sniff(stream, first));
     poll_fn(|cx| {
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
+        if let Poll::Ready(told) = sniff.as_mut().poll(cx) {
+            return Poll::Ready(told.unwrap_or(Told::Left));
         }
-        if terms.origin.is_ending(&terms.local) {
-            return Poll::Ready(None);
+        if terms.is_ending() {
+            return Poll::Ready(Told::TooSlow);
         }
-        Pin::new(&mut deadline).poll(cx).map(|()| None)
+        Pin::new(&mut deadline).poll(cx).map(|()| Told::TooSlow)
     })
     .await
 }
 
-async fn serve_http1(terms: &Terms, stream: Stream, first: Vec<u8>) {
-    let shared = Arc::new(Shared::default());
-    terms.origin.attach(Rc::new(ClientWire(Arc::clone(&shared))));
+async fn sniff(stream: &mut Stream, first: &mut Vec<u8>) -> std::io::Result<Told> {
+    first.reserve(512);
+    loop {
+        if stream.read_buf(first).await? == 0 {
+            return Ok(Told::Left);
+        }
+        if first.starts_with(PREFACE) {
+            return Ok(Told::Http2);
+        }
+        if !PREFACE.starts_with(first) {
+            return Ok(Told::Http1);
+        }
+    }
+}
+
+async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
+    let shared = Arc::new(Shared::new(&terms.origin.requests));
+    terms.origin.attach(Arc::clone(&shared) as _);
     let limits = HeadLimits {
         bytes: terms.limits.header_bytes,
         headers: terms.limits.headers,
     };
     let guard = Guard::http1(stream, first, limits, Arc::clone(&shared));
-    let service = service_fn(|request| answer(terms, request));
+    let its_terms = Rc::clone(terms);
+    let service = service_fn(move |request| answer(Rc::clone(&its_terms), request));
     let mut builder = http1::Builder::new();
     builder
-        // A client that has sent all it will is still there to hear the answer.
-        .half_close(true)
+        // The end of a client's bytes is the end of the client: what runs for it is cancelled.
+        .half_close(false)
         .max_headers(terms.limits.headers)
         // The guard has counted the head's bytes; what the library adds must not be less.
         .max_buf_size(terms.limits.header_bytes.max(8 * 1024) * 2);
@@ -136,10 +143,11 @@ async fn serve_http1(terms: &Terms, stream: Stream, first: Vec<u8>) {
     }
 }
 
-async fn serve_http2(terms: &Terms, stream: Stream, first: Vec<u8>) {
-    let shared = Arc::new(Shared::default());
+async fn serve_http2(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
+    let shared = Arc::new(Shared::new(&terms.origin.requests));
     let guard = Guard::raw(stream, first, Arc::clone(&shared));
-    let service = service_fn(|request| answer(terms, request));
+    let its_terms = Rc::clone(terms);
+    let service = service_fn(move |request| answer(Rc::clone(&its_terms), request));
     let mut builder = http2::Builder::new(Spawn);
     builder
         .max_concurrent_streams(terms.limits.streams)
@@ -174,7 +182,7 @@ impl<F: Future + 'static> Executor<F> for Spawn {
 }
 
 async fn answer(
-    terms: &Terms,
+    terms: Rc<Terms>,
     request: hyper::Request<Incoming>,
 ) -> Result<hyper::Response<proxy::Tracked>, Infallible> {
     let (parts, incoming) = request.into_parts();
@@ -265,7 +273,7 @@ async fn drive(terms: &Terms, shared: &Shared, connection: impl Serving) -> End 
 fn phase(terms: &Terms, shared: &Shared) -> Phase {
     if shared.write_blocked() {
         Phase::Blocked
-    } else if terms.origin.requests.get() > 0 {
+    } else if terms.origin.requests.load(Relaxed) > 0 {
         Phase::Busy
     } else if shared.inside_head() {
         Phase::Head
@@ -314,7 +322,7 @@ impl Clock {
             return false;
         }
         let old = self.old_at.is_some_and(|at| at <= terms.local.now());
-        self.winding_down = old || terms.origin.is_ending(&terms.local);
+        self.winding_down = old || terms.is_ending();
         self.winding_down
     }
 
@@ -338,18 +346,5 @@ impl Clock {
             Phase::Head => Some(terms.limits.header_timeout),
             Phase::Busy => None,
         }
-    }
-}
-
-/// The way back from the proxy to the client's wire.
-struct ClientWire(Arc<Shared>);
-
-impl Wire for ClientWire {
-    fn inform(&self, head: &[u8]) {
-        self.0.inform(head);
-    }
-
-    fn leave_http(&self) {
-        self.0.leave_http();
     }
 }

@@ -8,12 +8,13 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::proxy::Wire;
 use crate::server::framing::{Framing, HeadLimits, Violation};
 use crate::server::stream::Stream;
 
@@ -29,9 +30,10 @@ pub(crate) struct Guard {
 /// What the connection's task sees of its guard.
 ///
 /// The library wants its socket to be `Send`, so these are atomics; they never leave the thread.
-#[derive(Default)]
 pub(crate) struct Shared {
     flags: AtomicU8,
+    /// Requests in flight on this connection.
+    requests: Arc<AtomicUsize>,
     slow: Mutex<Slow>,
 }
 
@@ -51,6 +53,14 @@ const RAW: u8 = 16;
 const MID_WRITE: u8 = 32;
 
 impl Shared {
+    pub(crate) fn new(requests: &Arc<AtomicUsize>) -> Self {
+        Self {
+            flags: AtomicU8::new(0),
+            requests: Arc::clone(requests),
+            slow: Mutex::default(),
+        }
+    }
+
     fn set(&self, flag: u8) {
         self.flags.store(self.flags.load(Relaxed) | flag, Relaxed);
     }
@@ -65,6 +75,17 @@ impl Shared {
 
     fn slow(&self) -> std::sync::MutexGuard<'_, Slow> {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the library reads after a violation: the end, once no earlier request is in flight.
+    ///
+    /// It reads again when it has answered, so nobody needs to wake it.
+    fn end_of_input(&self) -> Poll<io::Result<()>> {
+        if self.requests.load(Relaxed) > 0 {
+            Poll::Pending
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     /// True while part of a head has arrived, and not all of it.
@@ -86,19 +107,6 @@ impl Shared {
         }
     }
 
-    /// The connection switches protocols: its bytes are no longer HTTP.
-    pub(crate) fn leave_http(&self) {
-        self.set(RAW);
-    }
-
-    /// Slips an informational response in before the final one.
-    ///
-    /// It is dropped where a part of an earlier response is still on its way.
-    pub(crate) fn inform(&self, head: &[u8]) {
-        self.slow().informational.extend_from_slice(head);
-        self.set(INFORMATIONAL);
-    }
-
     /// True while a part of a response is on the wire, and a refusal would only add to it.
     pub(crate) fn mid_write(&self) -> bool {
         self.has(MID_WRITE)
@@ -110,11 +118,21 @@ impl Shared {
     }
 }
 
+impl Wire for Shared {
+    /// Slips it in before the final response; it is dropped where a part of an earlier one is still
+    /// on its way.
+    fn inform(&self, head: &[u8]) {
+        self.slow().informational.extend_from_slice(head);
+        self.set(INFORMATIONAL);
+    }
+
+    fn leave_http(&self) {
+        self.set(RAW);
+    }
+}
+
 impl Guard {
     /// Guards a connection of HTTP/1 whose first bytes were read already.
-    ///
-    /// # Errors
-    /// When these break the rules.
     pub(crate) fn http1(
         stream: Stream,
         first: Vec<u8>,
@@ -229,8 +247,7 @@ impl AsyncRead for Guard {
         }
         if this.shared.has(VIOLATED | RAW) {
             if this.shared.has(VIOLATED) {
-                // The end of input, as far as the library shall know.
-                return Poll::Ready(Ok(()));
+                return this.shared.end_of_input();
             }
             this.framing.leave_http();
         }
@@ -239,6 +256,9 @@ impl AsyncRead for Guard {
         let new = buffer.filled().get(before..).unwrap_or_default();
         let keep = this.inspect(new);
         buffer.set_filled(before + keep);
+        if keep == 0 && this.shared.has(VIOLATED) {
+            return this.shared.end_of_input();
+        }
         Poll::Ready(Ok(()))
     }
 }

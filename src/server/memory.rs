@@ -12,7 +12,7 @@ use http::StatusCode;
 use tokio::sync::oneshot;
 
 use crate::base::body::Body;
-use crate::base::channel;
+use crate::base::channel::Sender;
 use crate::base::message::{Client, Request, RequestHead};
 use crate::proxy::{self, Local, Origin, Tracked};
 use crate::server::worker::{Job, Worker};
@@ -77,24 +77,34 @@ pub(crate) async fn serve(
         () = answer.closed() => return,
     };
     let (head, tracked) = served.into_parts();
-    let (mut sender, body) = channel::channel();
+    let (sender, body) = Body::channel(CHUNKS);
     if answer.send(http::Response::from_parts(head, body)).is_ok() {
-        carry(tracked, &mut sender).await;
+        carry(tracked, sender).await;
     }
 }
 
-async fn carry(mut tracked: Tracked, sender: &mut channel::Sender) {
+/// How many chunks may wait for a reader on another thread.
+const CHUNKS: usize = 4;
+
+async fn carry(mut tracked: Tracked, sender: Sender) {
     use http_body::Body as _;
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut tracked).poll_frame(cx)).await {
-        let sent = match frame {
-            Ok(frame) => sender.send_frame(frame).await.is_ok(),
-            Err(error) => {
-                sender.fail(error);
-                false
-            }
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => return sender.fail(error.to_string()).await,
         };
-        if !sent {
+        let frame = match frame.into_data() {
+            Ok(chunk) => match sender.send(chunk).await {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            Err(frame) => frame,
+        };
+        if let Ok(trailers) = frame.into_trailers() {
+            // Nobody is left to read them, or they are read.
+            let _gone = sender.finish_with(trailers).await;
             return;
         }
     }
+    let _gone = sender.finish().await;
 }

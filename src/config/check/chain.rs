@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::Extent;
 use super::names::Names;
 use crate::base::problem::{Problem, Span};
 use crate::config::de::{Held, Reading, Within};
@@ -48,7 +49,7 @@ pub(super) enum Owner<'o> {
 }
 
 impl<'a> Chains<'a> {
-    pub(super) fn new(items: &'a [Named<'a>], reading: &'a Reading<'a>, is_complete: bool) -> Self {
+    pub(super) fn new(items: &'a [Named<'a>], reading: &'a Reading<'a>, extent: Extent) -> Self {
         let names = items.iter().map(|item| (item.name, item.span));
         let within = Within::Item {
             section: "middlewares",
@@ -67,7 +68,7 @@ impl<'a> Chains<'a> {
         Self {
             reading,
             chains: chains.collect(),
-            names: Names::new("middleware", names, is_complete),
+            names: Names::new("middleware", names, extent),
         }
     }
 

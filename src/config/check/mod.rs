@@ -20,21 +20,30 @@ use super::de::{Held, Reading, Within};
 use super::raw::{self, ItemName};
 use super::sections::{Listed, Named, Sections};
 use super::tree::Node;
-use super::types::{AccessLog, Admin, Config, Handler, Runtime, Telemetry, Upstream};
+use super::types::{Admin, Config, Handler, Runtime, Telemetry, Upstream};
 use crate::base::address::Address;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::{handler, upstream};
 
+/// How much of the configuration is there to be checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it.
+    Whole,
+    /// Some values are wrong: whether something is used cannot be told.
+    Flawed,
+    /// Some files could not be read: any name may stand there, so none is called unknown.
+    Torn,
+}
+
 /// The checked configuration; none where an item could not be read. What is wrong is in `reading`.
-///
-/// Where the files are not complete, no name is called unknown: it may stand in what could not be read.
 pub(super) fn check(
     sections: &Sections<'_>,
     reading: &Reading<'_>,
-    is_complete: bool,
+    extent: Extent,
 ) -> Option<Config> {
     let before = reading.problems.borrow().len();
-    let mut house = House::new(sections, reading, is_complete);
+    let mut house = House::new(sections, reading, extent);
     let runtime = one::<raw::Runtime>(sections.runtime, reading, "runtime", "`runtime`");
     let admin = one::<raw::Admin>(sections.admin, reading, "admin", "`admin`");
     let telemetry = one::<raw::Telemetry>(sections.telemetry, reading, "telemetry", "`telemetry`");
@@ -60,7 +69,7 @@ pub(super) fn check(
         .collect();
 
     // Only where all was understood is it known what is used.
-    let is_clean = is_complete && !reading.has_errors_since(before);
+    let is_clean = extent == Extent::Whole && !reading.has_errors_since(before);
     if is_clean {
         house.report_unused(&routes);
     }
@@ -96,7 +105,7 @@ struct House<'a> {
 }
 
 impl<'a> House<'a> {
-    fn new(sections: &'a Sections<'a>, reading: &'a Reading<'a>, is_complete: bool) -> Self {
+    fn new(sections: &'a Sections<'a>, reading: &'a Reading<'a>, extent: Extent) -> Self {
         let listeners = sections.listeners.iter().filter_map(|item| item.name());
         let numbers = listeners
             .clone()
@@ -107,10 +116,10 @@ impl<'a> House<'a> {
             reading,
             numbers: numbers.collect(),
             everywhere: (0..sections.listeners.len()).collect(),
-            listener_names: Names::new("listener", listeners, is_complete),
-            handler_names: Names::new("handler", named(&sections.handlers), is_complete),
-            upstream_names: Names::new("upstream", named(&sections.upstreams), is_complete),
-            chains: Chains::new(&sections.middlewares, reading, is_complete),
+            listener_names: Names::new("listener", listeners, extent),
+            handler_names: Names::new("handler", named(&sections.handlers), extent),
+            upstream_names: Names::new("upstream", named(&sections.upstreams), extent),
+            chains: Chains::new(&sections.middlewares, reading, extent),
             handlers: BTreeMap::new(),
         }
     }
@@ -275,12 +284,8 @@ fn settle_telemetry(
     }
     Telemetry {
         address: places.own("telemetry", address, ([0, 0, 0, 0], 15_020)),
-        access_log: AccessLog {
-            format: access_log.format,
-            output: access_log.output,
-            sample: access_log.sample.0,
-        },
-        max_series: metrics.max_series,
+        access_log,
+        metrics,
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use super::Extent;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::Reading;
 use crate::config::suggest;
@@ -14,7 +15,7 @@ const SUGGESTIONS: u32 = 100;
 pub(super) struct Names<'a> {
     noun: &'static str,
     declared: BTreeMap<&'a str, Declared>,
-    is_complete: bool,
+    extent: Extent,
     suggestions: Cell<u32>,
 }
 
@@ -24,11 +25,11 @@ struct Declared {
 }
 
 impl<'a> Names<'a> {
-    /// Where the configuration is not complete, no name is called unknown.
+    /// Where some of the configuration is missing, no name is called unknown.
     pub(super) fn new(
         noun: &'static str,
         names: impl Iterator<Item = (&'a str, Span)>,
-        is_complete: bool,
+        extent: Extent,
     ) -> Self {
         let declared = names.map(|(name, span)| {
             (
@@ -42,7 +43,7 @@ impl<'a> Names<'a> {
         Self {
             noun,
             declared: declared.collect(),
-            is_complete,
+            extent,
             suggestions: Cell::new(SUGGESTIONS),
         }
     }
@@ -72,7 +73,7 @@ impl<'a> Names<'a> {
         kinds: &[&str],
         reading: &Reading<'_>,
     ) {
-        if !self.is_complete {
+        if self.extent == Extent::Torn {
             return;
         }
         let problem = Problem::error(span, format!("unknown {} `{name}`", self.noun));

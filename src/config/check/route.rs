@@ -10,9 +10,6 @@ use crate::config::de::Held;
 use crate::config::raw;
 use crate::config::types::{Backend, Route, Target, Timeouts};
 
-/// How long a body may stand still where nothing is written.
-const IDLE: Duration = Duration::from_secs(60);
-
 /// The checked route; none if it has no place to send to, or steps that are wrong.
 pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Route> {
     let raw::Route {
@@ -106,6 +103,6 @@ fn settle_timeouts(timeouts: raw::Timeouts, house: &House<'_>) -> Timeouts {
     Timeouts {
         request: request.map(|timeout| timeout.value.0),
         attempt: attempt.map(|timeout| timeout.value.0),
-        idle: idle.map_or(IDLE, |timeout| timeout.0),
+        idle: idle.map(|timeout| timeout.0),
     }
 }

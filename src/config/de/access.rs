@@ -71,6 +71,11 @@ impl<'de> Entries<'de> {
         }
     }
 
+    /// Reports the unknown keys among those that nobody read.
+    pub(super) fn report_unknown(&mut self) {
+        while self.next().is_some() {}
+    }
+
     /// The next entry whose key is known.
     fn next(&mut self) -> Option<&'de (Node, Node)> {
         loop {
@@ -256,5 +261,27 @@ impl<'de> SeqAccess<'de> for Parts<'de> {
                 part.deserialize(fingerprint.into_deserializer()).map(Some)
             }
         }
+    }
+}
+
+/// One value whose failure is reported at once.
+pub(super) struct Attempt<'de>(pub(super) Option<De<'de>>);
+
+impl<'de> SeqAccess<'de> for Attempt<'de> {
+    type Error = Error;
+
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        value: S,
+    ) -> Result<Option<S::Value>, Error> {
+        let Some(de) = self.0.take() else {
+            return Ok(None);
+        };
+        match seed(value, de) {
+            Ok(value) => return Ok(Some(value)),
+            Err(Error::Placed(problem)) => de.reading.report(*problem),
+            Err(_) => de.reading.fail_silently(),
+        }
+        Ok(None)
     }
 }

@@ -9,6 +9,7 @@ mod error;
 mod held;
 mod number;
 mod secret;
+pub(super) mod tried;
 mod words;
 
 use std::cell::{Cell, RefCell};
@@ -17,10 +18,11 @@ use std::path::PathBuf;
 
 use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, Unexpected, Visitor};
 
-use self::access::{Entries, Items, Parts, Variant};
+use self::access::{Attempt, Entries, Items, Parts, Variant};
 use self::error::{Cause, Error};
 use self::held::HELD;
 pub(crate) use self::held::Held;
+use self::tried::TRIED;
 use super::interpolate::Env;
 use super::tree::{Kind, Node, Style, is_null};
 use crate::base::problem::{Problem, SPANNED, Severity, Span};
@@ -38,6 +40,8 @@ pub(super) struct Reading<'a> {
     pub(super) files: RefCell<Vec<PathBuf>>,
     /// Changes with every secret that is read: a reload must notice a new one.
     secrets: Cell<u64>,
+    /// How often something was wrong, reported here or before.
+    failures: Cell<usize>,
 }
 
 /// In what a node stands, for messages.
@@ -81,6 +85,7 @@ impl<'a> Reading<'a> {
             problems: RefCell::default(),
             files: RefCell::default(),
             secrets: Cell::new(0),
+            failures: Cell::new(0),
         }
     }
 
@@ -90,14 +95,14 @@ impl<'a> Reading<'a> {
         node: &'de Node,
         within: Within<'de>,
     ) -> Option<Held<T>> {
-        let before = self.problems.borrow().len();
+        let before = self.failures.get();
         let de = De {
             node,
             reading: self,
             within,
         };
         match Held::deserialize(de) {
-            Ok(value) => (self.problems.borrow().len() == before).then_some(value),
+            Ok(value) => (self.failures.get() == before).then_some(value),
             Err(error) => {
                 if let Error::Placed(problem) = error.placed(node.span, within) {
                     self.report(*problem);
@@ -140,7 +145,13 @@ impl<'a> Reading<'a> {
     }
 
     pub(super) fn report(&self, problem: Problem) {
+        self.fail_silently();
         self.problems.borrow_mut().push(problem);
+    }
+
+    /// Notes that a value cannot be used although nothing is to be said about it.
+    fn fail_silently(&self) {
+        self.failures.set(self.failures.get() + 1);
     }
 }
 
@@ -194,7 +205,11 @@ impl<'de> De<'de> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let mut access = Entries::new(self, entries, known);
-        match visitor.visit_map(&mut access) {
+        let result = visitor.visit_map(&mut access);
+        if result.is_err() && known.is_some() {
+            access.report_unknown();
+        }
+        match result {
             Ok(value) => access.end().map(|()| value),
             // What is missing is most likely the key that was misspelt.
             Err(Error::Loose(Cause::Missing(_))) if access.met_unknown => Err(Error::Silent),
@@ -229,9 +244,12 @@ macro_rules! whole_numbers {
             if self.node.is_nothing() {
                 return self.visit(visitor, Resolve::Text);
             }
-            let number = number::whole(text, self.unquoted(), $type::MIN.into(), $type::MAX.into())
-                .and_then(|number| $type::try_from(number).map_err(de::Error::custom));
-            self.placed(number.and_then(|number| visitor.$visit(number)))
+            let number = self.unquoted().and_then(number::integer);
+            let result = match number.and_then(|number| $type::try_from(number).ok()) {
+                Some(number) => visitor.$visit(number),
+                None => Err(number::not_whole(text, self.unquoted(), &visitor)),
+            };
+            self.placed(result)
         }
     )*};
 }
@@ -307,6 +325,7 @@ impl<'de> de::Deserializer<'de> for De<'de> {
     ) -> Result<V::Value, Error> {
         let result = match (name, &self.node.kind) {
             (_, Kind::Broken) => Err(Error::Silent),
+            (TRIED, _) => visitor.visit_seq(Attempt(Some(self))),
             (SPANNED | HELD, _) => visitor.visit_seq(Parts::new(self)),
             (ONE_OR_MANY, Kind::List(items)) => self.list(items, visitor),
             (ONE_OR_MANY, _) => self.list(std::slice::from_ref(self.node), visitor),

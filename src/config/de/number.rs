@@ -1,6 +1,6 @@
 //! What a plain scalar stands for, by YAML 1.2's core schema.
 
-use serde::de::{Unexpected, Visitor};
+use serde::de::{Expected, Unexpected, Visitor};
 
 use super::{Cause, Error, words};
 
@@ -26,29 +26,18 @@ pub(super) fn visit_plain<'de, V: Visitor<'de>>(
     }
 }
 
-/// A whole number within bounds, or what is wrong with it.
-pub(super) fn whole(
-    text: &str,
-    unquoted: Option<&str>,
-    least: i128,
-    most: i128,
-) -> Result<i128, Error> {
-    if let Some(number) = unquoted
-        .and_then(integer)
-        .filter(|number| (least..=most).contains(number))
-    {
-        return Ok(number);
-    }
-    let expected = words::whole_number(least, most);
+/// What is wrong with a scalar that is not the whole number that a visitor expects.
+pub(super) fn not_whole(text: &str, unquoted: Option<&str>, expected: &dyn Expected) -> Error {
+    let expected = words::expected(&expected.to_string());
     let found = match unquoted {
         Some(text) if fraction(text).is_some() => format!("`{text}`"),
         _ => words::found(Unexpected::Str(text)),
     };
     let message = format!("expected {expected}, found {found}");
-    Err(Error::Loose(match integer(text) {
+    Error::Loose(match integer(text) {
         Some(_) if unquoted.is_none() => Cause::Quoted(message),
         _ => Cause::Type(message),
-    }))
+    })
 }
 
 pub(super) fn truth(text: &str) -> Option<bool> {
@@ -60,7 +49,7 @@ pub(super) fn truth(text: &str) -> Option<bool> {
 }
 
 /// Decimal, `0o17` or `0x1f`.
-fn integer(text: &str) -> Option<i128> {
+pub(super) fn integer(text: &str) -> Option<i128> {
     if let Some(octal) = text.strip_prefix("0o") {
         return i128::from_str_radix(octal, 8)
             .ok()

@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use super::{Error, Reading, Within};
+use crate::config::load::cause;
 use crate::config::tree::{Kind, Node};
 
 /// More than any key or password has.
@@ -48,7 +49,8 @@ fn file(path: &str, node: &Node, reading: &Reading<'_>) -> Result<String, String
         |directory| directory.join(path),
     );
     reading.files.borrow_mut().push(path.clone());
-    let failed = |error: std::io::Error| format!("cannot read `{}`: {error}", path.display());
+    let failed =
+        |error: std::io::Error| format!("cannot read `{}`: {}", path.display(), cause(&error));
     let mut bytes = Vec::new();
     let file = std::fs::File::open(&path).map_err(failed)?;
     file.take(MAX_BYTES + 1)

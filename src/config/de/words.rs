@@ -31,7 +31,7 @@ pub(super) fn expected(words: &str) -> String {
 }
 
 /// A whole number within bounds.
-pub(super) fn whole_number(least: i128, most: i128) -> String {
+fn whole_number(least: i128, most: i128) -> String {
     match most {
         // Nobody writes the end of such a range.
         _ if most >= i128::from(u32::MAX) && least >= 0 => format!("a whole number from {least}"),

@@ -14,6 +14,7 @@ use super::{ItemName, Step, Timeout};
 use crate::base::address::Address;
 use crate::base::problem::{Span, Spanned};
 use crate::base::values::Size;
+use crate::config::de::tried;
 
 /// An address where clients are accepted.
 #[derive(Debug, serde::Deserialize, JsonSchema)]
@@ -25,16 +26,17 @@ pub(crate) struct Listener {
     /// `[::]:8080` on every IPv6 address.
     pub(crate) address: Spanned<Address>,
     /// What clients may speak; cleartext HTTP/2 is known by its preface. Default `[http1, http2]`.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) protocols: Option<Spanned<Vec<Protocol>>>,
     /// Proxies in front of us, as addresses or ranges such as `10.0.0.0/8`, whose `X-Forwarded-For`
     /// and `Forwarded` are believed, read from right to left. Default: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::each")]
     pub(crate) trusted_proxies: Vec<Cidr>,
     /// Steps before those of the route, for every request of this listener. Default: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::each")]
     pub(crate) middlewares: Vec<Step>,
     /// What a client may use up.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) limits: Limits,
 }
 

@@ -23,7 +23,6 @@ pub(crate) use self::listener::{Limits, Listener};
 pub(crate) use self::route::{Backend, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;
-pub use self::telemetry::{Format, Output};
 use crate::base::address::Address;
 use crate::base::problem::Spanned;
 use crate::base::values::{OneOrMany, Period};

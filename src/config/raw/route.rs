@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{ItemName, NameOr, Step, Timeout};
 use crate::base::problem::Spanned;
 use crate::base::values::OneOrMany;
-use crate::config::de::Held;
+use crate::config::de::{Held, tried};
 use crate::handler;
 use crate::routing::matcher::Match;
 
@@ -17,23 +17,27 @@ pub(crate) struct Route {
     /// What it is called in logs, metrics and tests.
     pub(crate) name: Spanned<ItemName>,
     /// Names of the listeners that it is for. Default: every listener.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) listeners: Option<Spanned<Vec<Spanned<String>>>>,
     /// Which requests it takes: one map of conditions that must all hold, or a list of maps of which
     /// any may hold.
-    #[serde(rename = "match")]
+    #[serde(rename = "match", deserialize_with = "tried::field")]
     pub(crate) matches: Spanned<OneOrMany<Spanned<Match>>>,
     /// Steps before and after the backend, in this order: names, kinds with their settings in place,
     /// or bare kinds. Default: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::each")]
     pub(crate) middlewares: Vec<Step>,
     /// Answer inside the process: the name of a handler, or a kind with its settings in place.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) handler: Option<Held<NameOr<handler::Settings>>>,
     /// Send to this upstream; short for `backends: [{upstream: …}]`.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) upstream: Option<Spanned<String>>,
     /// Share requests between several, by weight.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) backends: Option<Spanned<Vec<Spanned<Backend>>>>,
     /// How long things may take.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) timeouts: Timeouts,
 }
 
@@ -42,13 +46,16 @@ pub(crate) struct Route {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Backend {
     /// The name of an upstream.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) upstream: Option<Spanned<String>>,
     /// The name of a handler, or a kind with its settings in place.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) handler: Option<Held<NameOr<handler::Settings>>>,
     /// Its share is this number of the sum of all; 0 takes nothing. At most 1000000. Default 1.
+    #[serde(default, deserialize_with = "tried::field")]
     pub(crate) weight: Option<Spanned<u32>>,
     /// Steps for this backend alone, after those of the route. Default: none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "tried::each")]
     pub(crate) middlewares: Vec<Step>,
 }
 
@@ -61,6 +68,8 @@ pub(crate) struct Timeouts {
     pub(crate) request: Option<Spanned<Timeout>>,
     /// For one attempt, from its start to the head of its answer. Default: no limit of its own.
     pub(crate) attempt: Option<Spanned<Timeout>>,
-    /// How long a body may stand still, in either direction. Default `60s`.
+    /// How long both sides may be silent: while the head of the answer is awaited, and between parts
+    /// of a body. Default `60s`; gRPC calls and upgraded connections (WebSocket) have no default, for
+    /// them silence is normal.
     pub(crate) idle: Option<Timeout>,
 }

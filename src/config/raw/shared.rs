@@ -23,7 +23,10 @@ impl ItemName {
     pub(crate) fn check(text: &str) -> Result<(), String> {
         let is_odd =
             |c: char| c.is_whitespace() || c.is_control() || matches!(c, '"' | '\'' | '`' | '\\');
-        if text.is_empty() || text.chars().any(is_odd) {
+        if text.is_empty() {
+            return Err("a name cannot be empty".to_owned());
+        }
+        if text.chars().any(is_odd) {
             return Err(format!(
                 "{text:?} cannot be a name: it must have neither spaces nor quotes, as in `orders-v2`"
             ));

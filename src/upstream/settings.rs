@@ -1,0 +1,314 @@
+//! What people write under `upstreams:`, parsed at the door.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+
+use crate::base::values::Period;
+use crate::upstream::endpoint::EndpointSettings;
+
+/// A named group of endpoints, and how to talk to them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub struct Settings {
+    /// Where requests may go: a list of `ip:port`, `unix:/path` or `name:port`, or of maps that add
+    /// a weight and a zone. An empty list is allowed and answers every request with 503.
+    pub endpoints: Vec<EndpointSettings>,
+    /// What the endpoints speak. Default `http1`.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// How an endpoint is chosen for each request. Default `p2c_ewma`.
+    #[serde(default)]
+    pub balance: Balance,
+    /// How long connections are kept for later requests.
+    #[serde(default)]
+    pub pool: PoolSettings,
+    /// How long to wait for an endpoint.
+    #[serde(default)]
+    pub timeouts: Timeouts,
+
+    #[serde(default, deserialize_with = "later::health_check")]
+    #[schemars(skip)]
+    health_check: (),
+    #[serde(default, deserialize_with = "later::outlier")]
+    #[schemars(skip)]
+    outlier: (),
+    #[serde(default, deserialize_with = "later::limits")]
+    #[schemars(skip)]
+    limits: (),
+    #[serde(default, deserialize_with = "later::tls")]
+    #[schemars(skip)]
+    tls: (),
+    #[serde(default, deserialize_with = "later::discovery")]
+    #[schemars(skip)]
+    discovery: (),
+}
+
+impl Settings {
+    /// Defaults for a list of endpoints.
+    pub fn new(endpoints: Vec<EndpointSettings>) -> Self {
+        Self {
+            endpoints,
+            protocol: Protocol::default(),
+            balance: Balance::default(),
+            pool: PoolSettings::default(),
+            timeouts: Timeouts::default(),
+            health_check: (),
+            outlier: (),
+            limits: (),
+            tls: (),
+            discovery: (),
+        }
+    }
+}
+
+/// Keys of the contract that this version refuses: silence would mean that they work.
+mod later {
+    use serde::de::{Deserializer, Error};
+
+    macro_rules! refused {
+        ($($key:ident)*) => {$(
+            pub(super) fn $key<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+                Err(D::Error::custom(concat!(
+                    "`", stringify!($key), "` is not supported by this version yet: remove it"
+                )))
+            }
+        )*};
+    }
+
+    refused! { health_check outlier limits tls discovery }
+}
+
+/// What the endpoints of an upstream speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1, one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2 in cleartext with prior knowledge, many requests at once on a connection; what gRPC needs.
+    Http2,
+}
+
+/// How an endpoint is chosen for each request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
+#[schemars(rename_all = "snake_case")]
+pub enum Balance {
+    /// In turn, each as often as its weight says.
+    RoundRobin,
+    /// The better of two random ones, by latency and requests in flight: slow and failing endpoints
+    /// get little traffic, without any configuration.
+    #[default]
+    P2cEwma,
+}
+
+/// How long connections are kept for later requests.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+pub struct PoolSettings {
+    /// A connection without a request for this long is closed. Keep it below the idle timeout of the
+    /// endpoints, or they may close a connection in the moment in which it is used. Default `55s`.
+    pub idle_timeout: Period,
+    /// A connection older than this takes no further request, so that a change behind the address
+    /// is noticed. Default `1h`.
+    pub connection_age: Period,
+    /// How many idle HTTP/1.1 connections each worker keeps for each endpoint; one more is closed.
+    /// Default 512.
+    pub idle_connections: u32,
+}
+
+impl Default for PoolSettings {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Period(Duration::from_secs(55)),
+            connection_age: Period(Duration::from_hours(1)),
+            idle_connections: 512,
+        }
+    }
+}
+
+/// How long to wait for an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+pub struct Timeouts {
+    /// For a new connection. Default `1s`.
+    pub connect: Period,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Period(Duration::from_secs(1)),
+        }
+    }
+}
+
+/// A kind without settings, of which some are known and not built yet.
+trait Kind: Sized + Copy + 'static {
+    const WHAT: &'static str;
+    const KNOWN: &'static [&'static str];
+    const LATER: &'static [&'static str];
+    fn named(name: &str) -> Option<Self>;
+}
+
+impl Kind for Protocol {
+    const WHAT: &'static str = "a protocol";
+    const KNOWN: &'static [&'static str] = &["http1", "http2"];
+    const LATER: &'static [&'static str] = &["auto"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "http1" => Some(Self::Http1),
+            "http2" => Some(Self::Http2),
+            _ => None,
+        }
+    }
+}
+
+impl Kind for Balance {
+    const WHAT: &'static str = "a balance policy";
+    const KNOWN: &'static [&'static str] = &["round_robin", "p2c_ewma"];
+    const LATER: &'static [&'static str] = &["random", "least_request", "ring_hash", "maglev"];
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "round_robin" => Some(Self::RoundRobin),
+            "p2c_ewma" => Some(Self::P2cEwma),
+            _ => None,
+        }
+    }
+}
+
+struct KindVisitor<K>(PhantomData<K>);
+
+impl<'de, K: Kind> Visitor<'de> for KindVisitor<K> {
+    type Value = K;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: `{}`", K::WHAT, K::KNOWN.join("` or `"))
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<K, E> {
+        if let Some(kind) = K::named(name) {
+            return Ok(kind);
+        }
+        if K::LATER.contains(&name) {
+            return Err(E::custom(format!(
+                "`{name}` is not supported by this version yet: write `{}`",
+                K::KNOWN.join("` or `")
+            )));
+        }
+        Err(E::unknown_variant(name, K::KNOWN))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<K, A::Error> {
+        let Some(name) = map.next_key::<String>()? else {
+            return Err(A::Error::custom(format!("name {}", K::WHAT)));
+        };
+        // A later kind has settings, and its sentence is the better one.
+        self.visit_str::<A::Error>(&name)?;
+        map.next_value::<IgnoredAny>()?;
+        Err(A::Error::custom(format!(
+            "`{name}` has no settings: write it alone, without a map"
+        )))
+    }
+}
+
+impl<'de> Deserialize<'de> for Protocol {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KindVisitor(PhantomData))
+    }
+}
+
+impl<'de> Deserialize<'de> for Balance {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KindVisitor(PhantomData))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Settings, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let settings = read(r#"{"endpoints": ["127.0.0.1:9001"]}"#).expect("valid");
+        assert_eq!(settings.protocol, Protocol::Http1);
+        assert_eq!(settings.balance, Balance::P2cEwma);
+        assert_eq!(settings.pool.idle_timeout.0, Duration::from_secs(55));
+        assert_eq!(settings.timeouts.connect.0, Duration::from_secs(1));
+        assert_eq!(settings, Settings::new(settings.endpoints.clone()));
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let settings = read(
+            r#"{"endpoints": [], "protocol": "http2", "balance": "round_robin",
+                "pool": {"idle_timeout": "5s", "connection_age": "10m", "idle_connections": 7},
+                "timeouts": {"connect": "250ms"}}"#,
+        )
+        .expect("valid");
+        assert_eq!(settings.protocol, Protocol::Http2);
+        assert_eq!(settings.balance, Balance::RoundRobin);
+        assert_eq!(settings.pool.idle_connections, 7);
+        assert_eq!(settings.timeouts.connect.0, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn what_comes_later_or_never_is_refused_in_a_sentence() {
+        let check = |rest: &str, sentence: &str| {
+            let error = read(&format!(r#"{{"endpoints": [], {rest}}}"#)).expect_err(rest);
+            assert!(error.contains(sentence), "{rest}: {error}");
+        };
+        check(
+            r#""health_check": {}"#,
+            "`health_check` is not supported by this version yet",
+        );
+        check(
+            r#""outlier": {}"#,
+            "`outlier` is not supported by this version yet",
+        );
+        check(
+            r#""limits": {}"#,
+            "`limits` is not supported by this version yet",
+        );
+        check(r#""tls": {}"#, "`tls` is not supported by this version yet");
+        check(
+            r#""discovery": {}"#,
+            "`discovery` is not supported by this version yet",
+        );
+        check(
+            r#""balance": "maglev""#,
+            "`maglev` is not supported by this version yet",
+        );
+        check(
+            r#""balance": {"ring_hash": {"by": "client_ip"}}"#,
+            "`ring_hash` is not supported by this version yet",
+        );
+        check(r#""balance": {"p2c_ewma": {}}"#, "has no settings");
+        check(r#""balance": {}"#, "name a balance policy");
+        check(r#""balance": "p2c""#, "unknown variant `p2c`");
+        check(r#""balance": 3"#, "a balance policy");
+        check(
+            r#""protocol": "auto""#,
+            "`auto` is not supported by this version yet",
+        );
+        check(r#""protocol": "http3""#, "unknown variant `http3`");
+        check(r#""pool": {"idle": "5s"}"#, "unknown field `idle`");
+    }
+
+    #[test]
+    fn the_schema_shows_only_what_works() {
+        let schema = serde_json::to_string(&schemars::schema_for!(Settings)).expect("JSON");
+        assert!(schema.contains("round_robin"), "{schema}");
+        assert!(!schema.contains("health_check"), "{schema}");
+    }
+}
