@@ -165,11 +165,11 @@ fn excerpts<'a>(
 }
 
 /// The whole lines from that of byte `first` to that of byte `last`: a file may be long.
-fn excerpt<'a>(
-    source: &'a Source,
+fn excerpt(
+    source: &Source,
     first: u32,
     last: u32,
-) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
     let (first, last) = (first as usize, last as usize);
     let lines = source.line_start(first)..source.line_end(last);
     let text = source.text.get(lines).unwrap_or_default();
@@ -268,7 +268,7 @@ a.yaml:3:5: error: unknown key `adress` in a listener
     fn wild_spans_are_clamped() {
         for (file, start, end) in [(0, 9, 500), (0, 500, 400), (1, 14, 16), (7, 0, 1)] {
             let problem = Problem::error(span(file, start, end), "x").related(span(0, 999, 1), "y");
-            assert!(render(&[problem], &sources(), Style::Plain).contains("x"));
+            assert!(render(&[problem], &sources(), Style::Plain).contains('x'));
         }
     }
 

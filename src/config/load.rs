@@ -50,7 +50,7 @@ pub(super) fn load(path: &Path, env: Env<'_>) -> Files {
 /// Reads one text, which can include nothing: it stands in no directory.
 pub(super) fn text(name: &str, text: &str, env: Env<'_>) -> Files {
     let mut loader = Loader::new(env, Includes::Refused);
-    loader.text(name, text.to_owned(), PathBuf::new(), 0);
+    loader.text(name, text.to_owned(), Path::new(""), 0);
     loader.files
 }
 
@@ -126,16 +126,16 @@ impl<'a> Loader<'a> {
         }
         let directory = path.parent().unwrap_or(Path::new("")).to_owned();
         self.open.push(real);
-        self.text(&path.display().to_string(), text, directory, depth);
+        self.text(&path.display().to_string(), text, &directory, depth);
         self.open.pop();
     }
 
-    fn text(&mut self, name: &str, text: String, directory: PathBuf, depth: usize) {
+    fn text(&mut self, name: &str, text: String, directory: &Path, depth: usize) {
         let source = Source::new(name, text);
         let Some(file) = self.files.sources.add(source) else {
             return self.fail(Problem::error(None, "the configuration has too many files"));
         };
-        self.files.directories.push(directory.clone());
+        self.files.directories.push(directory.to_owned());
         let text = self
             .files
             .sources
@@ -163,7 +163,7 @@ impl<'a> Loader<'a> {
         };
         self.files.roots.push(root);
         for node in &includes {
-            self.include(node, &directory, depth);
+            self.include(node, directory, depth);
         }
     }
 

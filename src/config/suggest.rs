@@ -23,9 +23,8 @@ pub(super) fn advice<'a>(
         .map(|word| format!("`{word}`"))
         .collect();
     match words.as_slice() {
-        [] => None,
         [one] => Some(format!("only {one} is known here")),
-        [all @ .., last] if words.len() <= SHOWN => {
+        [all @ .., last] if !all.is_empty() && words.len() <= SHOWN => {
             Some(format!("known here are {} and {last}", all.join(", ")))
         }
         _ => None,

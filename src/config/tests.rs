@@ -76,6 +76,13 @@ fn a_whole_configuration_is_resolved() {
         (local.limits.header_bytes, local.limits.connection_age),
         (65_536, None)
     );
+    assert!(config.upstreams.contains_key("orders"));
+    assert_eq!(config.tests.len(), 1);
+}
+
+#[test]
+fn routes_know_their_listeners_steps_and_backends() {
+    let config = read(GOOD);
     let [orders, cart, rest] = config.routes.as_slice() else {
         panic!("three routes")
     };
@@ -98,7 +105,7 @@ fn a_whole_configuration_is_resolved() {
         Timeouts {
             request: None,
             attempt: None,
-            idle: Duration::from_secs(60)
+            idle: Duration::from_mins(1)
         }
     );
     let targets: Vec<_> = cart
@@ -119,8 +126,6 @@ fn a_whole_configuration_is_resolved() {
             "routes/cart/backends/2 respond 0"
         ]
     );
-    assert!(config.upstreams.contains_key("orders"));
-    assert_eq!(config.tests.len(), 1);
 }
 
 #[test]
@@ -366,7 +371,7 @@ fn survives(text: &str) {
         !said.contains("serde") && !said.contains("Unexpected"),
         "{said}"
     );
-    let _ = report::json(&loaded.problems, &loaded.sources);
+    assert!(report::json(&loaded.problems, &loaded.sources).is_array());
 }
 
 /// Pieces that a configuration is made of, and that break one.

@@ -91,14 +91,6 @@ impl Node {
         }
     }
 
-    /// The items of a list.
-    pub(super) fn items(&self) -> Option<&[Self]> {
-        match &self.kind {
-            Kind::List(items) => Some(items),
-            _ => None,
-        }
-    }
-
     /// A number that is the same for the same content, wherever it stands.
     pub(super) fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();

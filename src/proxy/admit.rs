@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::base::message::{Client, RequestHead};
 use crate::proxy::failure::Failure;
-use crate::routing::path;
+use crate::routing::path::{self, EncodedSlashes};
 use crate::telemetry::decision::Flag;
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,7 +57,7 @@ pub(crate) enum Wish {
 pub(crate) fn admit(head: &mut RequestHead, hop: &Hop<'_>) -> Result<Wish, Failure> {
     check_method(head)?;
     check_host(head)?;
-    let normal = path::normalise(head.path())
+    let normal = path::normalise(head.path(), EncodedSlashes::Refuse)
         .map_err(|error| Failure::bad_request(error.to_string()))?;
     if let std::borrow::Cow::Owned(normal) = normal {
         head.set_path(normal);
@@ -89,6 +89,7 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
     if hosts.next().is_some() {
         return Err(Failure::bad_request("Host is given twice"));
     }
+    drop(hosts);
     let authority = head.uri().authority();
     match (first, authority) {
         (Some(host), Some(authority)) => {
@@ -107,8 +108,8 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
             }
         }
         (None, Some(authority)) => {
-            let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| Failure::bad_request("the authority is not a host"))?;
+            let host = HeaderValue::from_str(authority.as_str());
+            let host = host.map_err(|_| Failure::bad_request("the authority is not a host"))?;
             head.set_header(header::HOST, host);
         }
         (None, None) if head.version() == Version::HTTP_11 => {

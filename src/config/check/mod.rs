@@ -21,8 +21,7 @@ use super::raw::{self, ItemName};
 use super::sections::{Listed, Named, Sections};
 use super::tree::Node;
 use super::types::{Admin, Config, Handler, Runtime, Telemetry, Upstream};
-use crate::base::address::Address;
-use crate::base::problem::{Problem, Span, Spanned};
+use crate::base::problem::Problem;
 use crate::{handler, upstream};
 
 /// How much of the configuration is there to be checked.

@@ -32,7 +32,7 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         );
     }
     let listeners = settle_listeners(listeners, house);
-    let timeouts = settle_timeouts(timeouts, house);
+    let timeouts = settle_timeouts(&timeouts, house);
     let middlewares = house.chains.flatten(&Owner::Place(&place), middlewares);
     let backends = backend::settle((&text, name.span), (handler, upstream, backends), house);
     let (middlewares, backends) = (middlewares?, backends?);
@@ -85,13 +85,13 @@ fn settle_listeners(
     Arc::from(numbers)
 }
 
-fn settle_timeouts(timeouts: raw::Timeouts, house: &House<'_>) -> Timeouts {
+fn settle_timeouts(timeouts: &raw::Timeouts, house: &House<'_>) -> Timeouts {
     let raw::Timeouts {
         request,
         attempt,
         idle,
     } = timeouts;
-    if let (Some(request), Some(attempt)) = (&request, &attempt)
+    if let (Some(request), Some(attempt)) = (request, attempt)
         && attempt.value > request.value
     {
         let message =
@@ -101,8 +101,8 @@ fn settle_timeouts(timeouts: raw::Timeouts, house: &House<'_>) -> Timeouts {
         );
     }
     Timeouts {
-        request: request.map(|timeout| timeout.value.0),
-        attempt: attempt.map(|timeout| timeout.value.0),
-        idle: idle.map(|timeout| timeout.0),
+        request: request.as_ref().map(|timeout| timeout.value.0),
+        attempt: attempt.as_ref().map(|timeout| timeout.value.0),
+        idle: idle.as_ref().map(|timeout| timeout.0),
     }
 }

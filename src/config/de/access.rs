@@ -64,10 +64,7 @@ impl<'de> Entries<'de> {
     pub(super) fn end(&mut self) -> Result<(), Error> {
         match self.next() {
             None => Ok(()),
-            Some((key, _)) => {
-                let message = format!("expected one key, found also `{}`", key.key());
-                Err(Error::said(message).placed(key.span, self.de.within))
-            }
+            Some((key, _)) => Err(Error::more_than_one(key)),
         }
     }
 

@@ -8,6 +8,7 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::{Within, words};
 use crate::base::problem::{Problem, Span};
+use crate::config::tree::Node;
 use crate::config::{later, suggest};
 
 /// A failed deserialization.
@@ -46,6 +47,15 @@ impl Error {
     /// A sentence without a place.
     pub(in crate::config) fn said(message: impl Into<String>) -> Self {
         Self::Loose(Cause::Said(message.into()))
+    }
+
+    /// A second kind where one is due.
+    pub(super) fn more_than_one(key: &Node) -> Self {
+        let message = format!("expected one kind, found also `{}`", key.key());
+        let problem = Problem::error(key.span, message);
+        Self::Placed(Box::new(
+            problem.help("in a list, write it as an item of its own"),
+        ))
     }
 
     /// The error at a place, unless it has one.

@@ -383,10 +383,7 @@ impl<'de> de::Deserializer<'de> for De<'de> {
                 [] => Err(Error::said(
                     "expected a kind and its settings, found an empty map",
                 )),
-                [_, (extra, _), ..] => {
-                    let message = format!("expected one kind, found also `{}`", extra.key());
-                    Err(Error::said(message).placed(extra.span, self.within))
-                }
+                [_, (extra, _), ..] => Err(Error::more_than_one(extra)),
             },
             _ => return self.visit(visitor, Resolve::Text),
         };

@@ -163,7 +163,9 @@ fn kinds_stand_alone_or_with_their_settings() {
     fails::<Kinds>("settled:", &["settled: expected a map, found nothing"]);
     fails::<Kinds>(
         "{plain: , settled: {}}",
-        &["settled: expected one kind, found also `settled`"],
+        &[
+            "settled: expected one kind, found also `settled` (in a list, write it as an item of its own)",
+        ],
     );
     fails::<Kinds>(
         "{}",
