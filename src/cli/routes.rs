@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cli::output::{complain, print};
 use crate::cli::{ConfigFile, INVALID};
@@ -22,7 +22,6 @@ pub(crate) struct Arguments {
 enum Output {
     Table,
     Json,
-    Yaml,
 }
 
 pub(crate) fn routes(arguments: &Arguments) -> ExitCode {
@@ -35,13 +34,22 @@ pub(crate) fn routes(arguments: &Arguments) -> ExitCode {
     };
     print(&match arguments.output {
         Output::Table => table(&listings),
-        // JSON is YAML, too, but nobody who asks for YAML wants to read it.
-        Output::Yaml => yaml(&listings),
-        Output::Json => json_text(&listings),
+        Output::Json => format!("{:#}\n", json(&listings)),
     })
 }
 
-const HEAD: [&str; 6] = ["ROUTE", "HOST", "PATH", "METHOD", "CONDITIONS", "BACKEND"];
+fn json(listings: &[Listing]) -> Value {
+    let listings = listings.iter().map(|listing| {
+        let rows = listing.rows.iter();
+        let rows: Vec<Value> = rows
+            .map(|(name, row)| json!({"route": **name, "match": row}))
+            .collect();
+        json!({"listeners": listing.listeners, "rows": rows})
+    });
+    listings.collect()
+}
+
+const HEAD: [&str; 5] = ["ROUTE", "HOST", "PATH", "METHOD", "CONDITIONS"];
 
 fn table(listings: &[Listing]) -> String {
     let mut text = String::new();
@@ -56,24 +64,21 @@ fn table(listings: &[Listing]) -> String {
     text
 }
 
-fn cells(listing: &Listing) -> Vec<[String; 6]> {
+fn cells(listing: &Listing) -> Vec<[String; 5]> {
     let rows = listing.rows.iter().map(|(name, row)| {
         [
             name.to_string(),
             row.host.clone(),
             row.path.clone(),
-            row.method.clone(),
-            row.conditions.clone(),
-            String::new(),
+            row.methods.clone(),
+            row.conditions.join(", "),
         ]
     });
-    std::iter::once(HEAD.map(str::to_owned))
-        .chain(rows)
-        .collect()
+    std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect()
 }
 
 /// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: &[[String; 6]]) -> String {
+fn aligned(rows: &[[String; 5]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)

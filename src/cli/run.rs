@@ -38,7 +38,7 @@ Retort serves its built-in demonstration. Try:
 Your own configuration: retort run -c FILE; check it first: retort check FILE";
 
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
-    if let Err(error) = log::start() {
+    if let Err(error) = log::Settings::from_env().and_then(log::start) {
         complain(&format!("the log cannot be set up: {error}"));
         return ExitCode::from(FAILED);
     }

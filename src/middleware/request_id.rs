@@ -7,6 +7,7 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
+use bytes::BytesMut;
 use fastrand::Rng;
 use http::HeaderValue;
 use http::header::HeaderName;
@@ -97,21 +98,42 @@ fn is_usable(id: &HeaderValue) -> bool {
 }
 
 thread_local! {
-    /// Two generators, since one has only 64 bits of state: too few for ids of a whole fleet.
-    static RANDOM: RefCell<[Rng; 2]> = RefCell::new([seeded(), seeded()]);
+    static SOURCE: RefCell<Source> = RefCell::new(Source {
+        random: [seeded(), seeded()],
+        room: BytesMut::new(),
+    });
 }
+
+/// What ids are made of.
+struct Source {
+    /// Two generators, since one has only 64 bits of state: too few for ids of a whole fleet.
+    random: [Rng; 2],
+    /// Room for the texts of the next ids.
+    room: BytesMut,
+}
+
+/// How many ids share one allocation. It lives as long as any of them, so it must stay small: a
+/// WebSocket may hold the last one for days.
+const IDS_PER_ROOM: usize = 16;
 
 /// A generator seeded from the system's randomness, which std has read once for its hash maps.
 fn seeded() -> Rng {
     Rng::with_seed(RandomState::new().hash_one("request id"))
 }
 
-/// A new id: one allocation, no system call.
+/// A new id: no system call, and one allocation for [`IDS_PER_ROOM`] of them.
 fn fresh() -> HeaderValue {
-    let [high, low] =
-        RANDOM.with_borrow_mut(|generators| generators.each_mut().map(|rng| rng.u64(..)));
+    let text = SOURCE.with_borrow_mut(|Source { random, room }| {
+        let [high, low] = random.each_mut().map(|rng| rng.u64(..));
+        let text = uuid(high, low);
+        if room.capacity() < text.len() {
+            *room = BytesMut::with_capacity(text.len() * IDS_PER_ROOM);
+        }
+        room.extend_from_slice(&text);
+        room.split().freeze()
+    });
     // Hex digits and dashes are a valid value: the second branch is never taken.
-    HeaderValue::from_bytes(&uuid(high, low)).unwrap_or(HeaderValue::from_static("-"))
+    HeaderValue::from_maybe_shared(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
 /// The text of a random UUID: 122 of the 128 bits, and the marks of its version.

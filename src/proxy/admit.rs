@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::base::message::{Client, RequestHead};
 use crate::proxy::failure::Failure;
-use crate::routing::path;
+use crate::routing::path::{self, EncodedSlashes};
 use crate::telemetry::decision::Flag;
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -57,8 +57,8 @@ pub(crate) enum Wish {
 pub(crate) fn admit(head: &mut RequestHead, hop: &Hop<'_>) -> Result<Wish, Failure> {
     check_method(head)?;
     check_host(head)?;
-    let normal =
-        path::normalise(head.path()).map_err(|error| Failure::bad_request(error.to_string()))?;
+    let normal = path::normalise(head.path(), EncodedSlashes::Refuse)
+        .map_err(|error| Failure::bad_request(error.to_string()))?;
     if let std::borrow::Cow::Owned(normal) = normal {
         head.set_path(normal);
     }
@@ -89,6 +89,7 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
     if hosts.next().is_some() {
         return Err(Failure::bad_request("Host is given twice"));
     }
+    drop(hosts);
     let authority = head.uri().authority();
     match (first, authority) {
         (Some(host), Some(authority)) => {
@@ -103,14 +104,12 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
         }
         (Some(host), None) => {
             if !is_host(host.as_bytes()) && !(host.is_empty() && head.version() < Version::HTTP_2) {
-                return Err(Failure::bad_request(
-                    "Host is not a host with an optional port",
-                ));
+                return Err(Failure::bad_request("Host is not a host with an optional port"));
             }
         }
         (None, Some(authority)) => {
-            let host = HeaderValue::from_str(authority.as_str())
-                .map_err(|_| Failure::bad_request("the authority is not a host"))?;
+            let host = HeaderValue::from_str(authority.as_str());
+            let host = host.map_err(|_| Failure::bad_request("the authority is not a host"))?;
             head.set_header(header::HOST, host);
         }
         (None, None) if head.version() == Version::HTTP_11 => {
@@ -123,9 +122,7 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
         .authority()
         .is_some_and(|authority| !is_host(authority.as_str().as_bytes()))
     {
-        return Err(Failure::bad_request(
-            "the authority is not a host with an optional port",
-        ));
+        return Err(Failure::bad_request("the authority is not a host with an optional port"));
     }
     Ok(())
 }
@@ -167,9 +164,7 @@ fn count_hops(head: &mut RequestHead) -> Result<(), Failure> {
         if hops >= MOST_HOPS {
             return Err(Failure::of(
                 Flag::Loop,
-                format!(
-                    "the request has passed {hops} gateways: is an upstream's endpoint one of its own listeners?"
-                ),
+                format!("the request has passed {hops} gateways: is an upstream's endpoint one of its own listeners?"),
             ));
         }
     }
@@ -267,8 +262,7 @@ fn identify(head: &mut RequestHead, hop: &Hop<'_>) {
     } else {
         head.headers.remove(header::FORWARDED);
         if peer.is_some() {
-            head.headers
-                .set(X_FORWARDED_FOR.clone(), hop.peer_text.clone());
+            head.headers.set(X_FORWARDED_FOR.clone(), hop.peer_text.clone());
         } else {
             head.headers.remove(&X_FORWARDED_FOR);
         }
@@ -295,8 +289,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The nearest address that no trusted proxy has, read from right to left.
 fn first_untrusted(head: &RequestHead, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut farthest = None;
-    let fields: smallvec::SmallVec<[&HeaderValue; 2]> =
-        head.headers.all(&X_FORWARDED_FOR).collect();
+    let fields: smallvec::SmallVec<[&HeaderValue; 2]> = head.headers.all(&X_FORWARDED_FOR).collect();
     for field in fields.into_iter().rev() {
         for hop in field.to_str().ok()?.rsplit(',') {
             let hop = hop.trim();
@@ -461,10 +454,7 @@ mod tests {
         };
         let host = ("host", "a");
         let upgrade = ("upgrade", "websocket");
-        assert_eq!(
-            wish(&[host, ("connection", "Upgrade"), upgrade]),
-            Wish::Upgrade
-        );
+        assert_eq!(wish(&[host, ("connection", "Upgrade"), upgrade]), Wish::Upgrade);
         assert_eq!(wish(&[host, upgrade]), Wish::Plain);
         assert_eq!(wish(&[host, ("connection", "upgrade")]), Wish::Plain);
         assert_eq!(

@@ -20,7 +20,7 @@ pub(crate) type Chains<'a> = [Option<&'a Chain>; 3];
 /// 404, or 405 with what the path does allow.
 pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize, Failure> {
     match exchange.listener().table.find(head) {
-        Found::Route { route, params } => {
+        Found::Route { route, params, .. } => {
             head.params = params;
             Ok(route as usize)
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
 
 use crate::base::continuation::Permit;
 use crate::proxy::context::Exchange;
@@ -22,7 +22,7 @@ pub(crate) fn relay(exchange: &Exchange, permit: Option<Permit>) -> Option<OnInf
     }
     let permit = Mutex::new(permit);
     Some(Box::new(move |status, headers| {
-        if status == 100 {
+        if status == StatusCode::CONTINUE {
             let permit = permit.lock().ok().and_then(|mut permit| permit.take());
             if let Some(permit) = permit {
                 permit.grant();
@@ -33,16 +33,9 @@ pub(crate) fn relay(exchange: &Exchange, permit: Option<Permit>) -> Option<OnInf
     }))
 }
 
-fn written(status: u16, headers: &HeaderMap) -> Vec<u8> {
-    let mut head = format!("HTTP/1.1 {status} ");
-    if let Some(reason) = http::StatusCode::from_u16(status)
-        .ok()
-        .and_then(|status| status.canonical_reason())
-    {
-        head.push_str(reason);
-    }
-    let mut head = head.into_bytes();
-    head.extend_from_slice(b"\r\n");
+fn written(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut head = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
     for (name, value) in headers {
         head.extend_from_slice(name.as_str().as_bytes());
         head.extend_from_slice(b": ");

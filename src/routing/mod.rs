@@ -42,4 +42,4 @@ pub use listing::{Candidate, Kind, Row};
 pub use matcher::Match;
 pub use path::{EncodedSlashes, PathError, normalise};
 pub use shadow::Shadow;
-pub use table::{Found, Table};
+pub use table::{BuildError, Found, Table};

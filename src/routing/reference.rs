@@ -293,14 +293,9 @@ prop_compose! {
         let path = if star { "*".to_owned() } else { format!("/{}{query}", segments.join("/")) };
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
         // A path such as `//a` is no URI by itself, but part of one.
-        let uri = match star {
-            true => Uri::from_static("*"),
-            false => {
-                let parts = http::uri::Builder::new().path_and_query(path.as_str());
-                parts.build().expect("a target")
-            }
-        };
-        let mut head = RequestHead::new(method, uri);
+        let parts = http::uri::Builder::new().path_and_query(path.as_str());
+        let uri = if star { Ok(Uri::from_static("*")) } else { parts.build() };
+        let mut head = RequestHead::new(method, uri.expect("a target"));
         let mut set = |name: &'static str, value: &str| if !value.is_empty() {
             let value = HeaderValue::from_str(value).expect("a value");
             head.set_header(name.parse().expect("a name"), value);

@@ -3,6 +3,7 @@
 //! The cost of a look-up does not grow with the number of routes, but for matches that differ in
 //! nothing but conditions on headers, query or cookies: those are looked at one by one.
 
+use std::borrow::Borrow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -102,7 +103,7 @@ impl Table {
     ///
     /// # Errors
     /// When something cannot be compiled; what the settings let through always can.
-    pub fn build<M: AsRef<[Match]>>(
+    pub fn build<M: IntoIterator<Item: Borrow<Match>>>(
         routes: impl IntoIterator<Item = (u32, M)>,
     ) -> Result<Self, BuildError> {
         let hash = RandomState::default();
@@ -247,15 +248,15 @@ impl Table {
 }
 
 /// All matches in order of precedence, host and path aside.
-fn rank<M: AsRef<[Match]>>(
+fn rank<M: IntoIterator<Item: Borrow<Match>>>(
     routes: impl IntoIterator<Item = (u32, M)>,
 ) -> Result<Vec<Compiled>, BuildError> {
     let mut all: Vec<Compiled> = Vec::new();
     for (route, matches) in routes {
-        all.extend((0..).zip(matches.as_ref()).map(|(index, what)| Compiled {
+        all.extend((0..).zip(matches).map(|(index, what)| Compiled {
             route,
             index,
-            what: what.clone(),
+            what: what.borrow().clone(),
         }));
     }
     if u32::try_from(all.len()).is_err() {

@@ -429,13 +429,16 @@ fn rows_come_in_order_of_precedence() {
     assert_eq!(rows[5].conditions, ["header `k` is present"]);
 }
 
+/// Which routes are shadowed, and by which.
+fn check_shadows(matches: &[Value], expected: &[(u32, u32)]) {
+    let shadows = table(matches).shadowed();
+    let seen: Vec<_> = shadows.iter().map(|s| (s.route, s.by.0)).collect();
+    assert_eq!(seen, expected, "{matches:?}");
+}
+
 #[test]
-fn shadowed_matches_are_found_and_others_left_alone() {
-    let check = |matches: &[Value], expected: &[(u32, u32)]| {
-        let shadows = table(matches).shadowed();
-        let seen: Vec<_> = shadows.iter().map(|s| (s.route, s.by.0)).collect();
-        assert_eq!(seen, expected, "{matches:?}");
-    };
+fn a_match_with_the_same_path_and_nothing_of_its_own_is_shadowed() {
+    let check = check_shadows;
     let a = json!({"path": "/a"});
     check(&[a.clone(), a.clone()], &[(1, 0)]);
     check(
@@ -448,7 +451,7 @@ fn shadowed_matches_are_found_and_others_left_alone() {
         &[],
     );
     check(&[a.clone(), json!({"path": "/a", "method": ["GET"]})], &[]);
-    check(&[a.clone(), json!({"path": "/a", "host": ["x"]})], &[]);
+    check(&[a, json!({"path": "/a", "host": ["x"]})], &[]);
     check(
         &[
             json!({"path": "/a", "method": ["GET", "POST"]}),
@@ -469,6 +472,19 @@ fn shadowed_matches_are_found_and_others_left_alone() {
     );
     check(
         &[
+            json!({"host": ["a.x", "b.x"], "path": "/a"}),
+            json!({"host": ["a.x"], "path": "/a"}),
+            json!({"host": ["a.x", "c.x"], "path": "/a"}),
+        ],
+        &[(1, 0)],
+    );
+}
+
+#[test]
+fn a_template_or_regex_is_shadowed_by_what_takes_at_least_as_much() {
+    let check = check_shadows;
+    check(
+        &[
             json!({"path": "/a/{x}"}),
             json!({"path": "/a/{id:int}"}),
             json!({"path": "/{x}/a"}),
@@ -484,14 +500,6 @@ fn shadowed_matches_are_found_and_others_left_alone() {
         &[
             json!({"path": "/a/{rest:path}"}),
             json!({"path": "/a/{x}/{y}"}),
-        ],
-        &[(1, 0)],
-    );
-    check(
-        &[
-            json!({"host": ["a.x", "b.x"], "path": "/a"}),
-            json!({"host": ["a.x"], "path": "/a"}),
-            json!({"host": ["a.x", "c.x"], "path": "/a"}),
         ],
         &[(1, 0)],
     );

@@ -14,7 +14,7 @@ use crate::routing::Table;
 use crate::snapshot::{
     Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
 };
-use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream;
 
@@ -34,7 +34,7 @@ struct Kept {
     middlewares: HashMap<(Arc<str>, u64), Arc<Middleware>>,
     handlers: HashMap<(Arc<str>, u64), Arc<Handler>>,
     upstreams: HashMap<(Arc<str>, u64), Arc<upstream::Upstream>>,
-    access_log: Option<(config::AccessLog, Arc<AccessLog>)>,
+    access_log: Option<(access_log::Settings, Arc<AccessLog>)>,
 }
 
 /// A snapshot that is not in force yet, and what becomes the builder's memory once it is.
@@ -153,7 +153,10 @@ impl Run<'_> {
     }
 
     fn listeners(&mut self, config: &Config) -> Vec<Listener> {
-        let tables = tables::of(config);
+        let tables = tables::of(config).unwrap_or_else(|problem| {
+            self.problems.push(problem);
+            Vec::new()
+        });
         let listeners = config.listeners.iter().zip(tables);
         listeners
             .map(|(listener, table)| self.listener(listener, table))
@@ -192,18 +195,10 @@ impl Run<'_> {
                 Some((place, metrics.route(&listener.name, &route.name)))
             })
             .collect();
-        let steps = route
-            .listeners
-            .iter()
-            .filter_map(|&place| config.listeners.get(place));
+        let steps = route.listeners.iter().filter_map(|&place| config.listeners.get(place));
         let steps = steps.flat_map(|listener| &listener.middlewares);
         let steps = steps.chain(&route.middlewares);
-        let steps = steps.chain(
-            route
-                .backends
-                .iter()
-                .flat_map(|backend| &backend.middlewares),
-        );
+        let steps = steps.chain(route.backends.iter().flat_map(|backend| &backend.middlewares));
         let mut kinds: Vec<&'static str> = steps.map(|step| step.settings.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();
@@ -303,7 +298,7 @@ impl Run<'_> {
         }
     }
 
-    fn access_log(&mut self, settings: &config::AccessLog) -> Option<Arc<AccessLog>> {
+    fn access_log(&mut self, settings: &access_log::Settings) -> Option<Arc<AccessLog>> {
         let log = match &self.builder.kept.access_log {
             Some((same, log)) if same == settings => Arc::clone(log),
             _ => match AccessLog::open(settings, &self.builder.metrics) {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::base::problem::Problem;
+use crate::base::problem::{Problem, Span};
 use crate::config::{Config, Route};
-use crate::routing::{Match, Row, Table};
+use crate::routing::{BuildError, Row, Shadow, Table};
 
 /// The routes of one or more listeners, in their order of precedence.
 #[derive(Debug)]
@@ -16,18 +16,21 @@ pub struct Listing {
 }
 
 /// One table for each listener; listeners with the same routes share one.
-pub(super) fn of(config: &Config) -> Vec<Arc<Table>> {
+///
+/// # Errors
+/// A regex that passed when it was read, and is too big together with its like.
+pub(super) fn of(config: &Config) -> Result<Vec<Arc<Table>>, Problem> {
     let mut known: Vec<(Vec<usize>, Arc<Table>)> = Vec::new();
     let places = 0..config.listeners.len();
     places
         .map(|listener| {
             let routes: Vec<usize> = serving(config, listener).collect();
             if let Some((_, table)) = known.iter().find(|(of, _)| *of == routes) {
-                return Arc::clone(table);
+                return Ok(Arc::clone(table));
             }
-            let table = Arc::new(table(config, &routes));
+            let table = Arc::new(table(config, &routes)?);
             known.push((routes, Arc::clone(&table)));
-            table
+            Ok(table)
         })
         .collect()
 }
@@ -40,24 +43,36 @@ fn serving(config: &Config, listener: usize) -> impl Iterator<Item = usize> {
         .map(|(place, _)| place)
 }
 
-fn table(config: &Config, routes: &[usize]) -> Table {
+fn table(config: &Config, routes: &[usize]) -> Result<Table, Problem> {
     let entries = routes.iter().filter_map(|&place| {
         let matches = &config.routes.get(place)?.matches;
-        let matches: Vec<&Match> = matches.iter().map(|found| &found.value).collect();
+        let matches = matches.iter().map(|found| &found.value);
         Some((u32::try_from(place).ok()?, matches))
     });
-    Table::build(entries)
+    Table::build(entries).map_err(|error| {
+        let place = match error {
+            BuildError::Regex {
+                route, match_index, ..
+            } => span_of(config, route, match_index),
+            BuildError::TooMany => None,
+        };
+        Problem::error(place, error.to_string())
+    })
+}
+
+fn span_of(config: &Config, route: u32, match_index: u32) -> Option<Span> {
+    let route = route_at(config, route)?;
+    Some(route.matches.get(match_index as usize)?.span)
 }
 
 /// The distinct tables, with the listeners that use them.
 fn distinct(config: &Config) -> Vec<(Vec<Arc<str>>, Arc<Table>)> {
     let mut distinct: Vec<(Vec<Arc<str>>, Arc<Table>)> = Vec::new();
-    for (listener, table) in config.listeners.iter().zip(of(config)) {
+    // Whoever builds the tables for use says why they cannot be built.
+    let tables = of(config).unwrap_or_default();
+    for (listener, table) in config.listeners.iter().zip(tables) {
         let name = Arc::clone(&listener.name);
-        match distinct
-            .iter_mut()
-            .find(|(_, known)| Arc::ptr_eq(known, &table))
-        {
+        match distinct.iter_mut().find(|(_, known)| Arc::ptr_eq(known, &table)) {
             Some((names, _)) => names.push(name),
             None => distinct.push((vec![name], table)),
         }
@@ -74,6 +89,7 @@ pub fn listings(config: &Config) -> Vec<Listing> {
             listeners,
             rows: table
                 .rows()
+                .into_iter()
                 .filter_map(|row| Some((name(row.route)?, row)))
                 .collect(),
         })
@@ -95,11 +111,11 @@ pub fn shadowed(config: &Config) -> Vec<Problem> {
     warnings
 }
 
-fn shadow_warning(config: &Config, shadow: &crate::routing::Shadow) -> Option<Problem> {
+fn shadow_warning(config: &Config, shadow: &Shadow) -> Option<Problem> {
     let loser = route_at(config, shadow.route)?;
     let winner = route_at(config, shadow.by.0)?;
-    let place = loser.matches.get(shadow.match_index as usize)?.span;
-    let by = winner.matches.get(shadow.by.1 as usize)?.span;
+    let place = span_of(config, shadow.route, shadow.match_index)?;
+    let by = span_of(config, shadow.by.0, shadow.by.1)?;
     let message = format!(
         "route `{}` never gets a request by this match: route `{}` takes them all",
         loser.name, winner.name

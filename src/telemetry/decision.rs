@@ -4,7 +4,6 @@
 //! later all read this one record, so they can never disagree.
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -66,8 +65,6 @@ flags! {
 pub struct Attempt {
     /// Which endpoint, by its number in the upstream.
     pub endpoint: u32,
-    /// Its address, where it is one of TCP.
-    pub address: Option<SocketAddr>,
     /// From the choice of the endpoint to the answer's head, or to the failure.
     pub took: Duration,
     /// The answer's status.

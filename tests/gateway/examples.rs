@@ -48,6 +48,52 @@ fn every_example_is_without_a_problem() {
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), exercised);
 }
 
+#[test]
+fn the_readmes_configuration_and_commands_work() {
+    let readme = fs::read_to_string(project("README.md")).expect("the README");
+    let block = readme
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(
+        dir.path().join("orders.yaml"),
+        block.expect("a configuration"),
+    )
+    .expect("a file");
+    let commands: Vec<&str> = readme
+        .lines()
+        .filter_map(|line| line.strip_prefix("$ retort "))
+        .collect();
+    assert!(!commands.is_empty());
+    for command in commands {
+        let words = command
+            .split('#')
+            .next()
+            .unwrap_or_default()
+            .replace("run ", "check ")
+            .replace("check -c", "check");
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_retort"))
+            .args(words.split_whitespace())
+            .current_dir(dir.path())
+            .output()
+            .expect("the binary runs");
+        let said =
+            String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{command}: {said}");
+    }
+    for link in readme
+        .split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+    {
+        assert!(
+            link.starts_with("http") || project(link).exists(),
+            "{link} leads nowhere"
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_demonstration_does_what_it_says() {
     let gateway = Gateway::start(example("quickstart.yaml")).await;

@@ -228,7 +228,7 @@ async fn http2_upstreams_take_many_requests_on_one_connection() {
 async fn unix_sockets_serve_on_both_sides() {
     let dir = tempfile::tempdir().expect("a folder");
     let (front, back) = (dir.path().join("front.sock"), dir.path().join("back.sock"));
-    let _upstream = Upstream::echo_unix(&back, "up").await;
+    let _upstream = Upstream::echo_unix(&back, "up");
     let gateway = Gateway::start(format!(
         "listeners:\n  - {{name: public, address: \"unix:{}\"}}\n\
          routes:\n  - {{name: up, match: {{path_prefix: /}}, upstream: up}}\n\

@@ -2,23 +2,6 @@
 
 use std::io::Write as _;
 
-/// Bytes that stand for themselves in JSON strings and in text alike.
-static PLAIN: [bool; 256] = plain();
-
-#[expect(
-    clippy::indexing_slicing,
-    reason = "runs at compile time only, where a wrong index fails the build"
-)]
-const fn plain() -> [bool; 256] {
-    let mut table = [false; 256];
-    let mut byte = 0x20;
-    while byte < 0x7f {
-        table[byte] = byte != b'"' as usize && byte != b'\\' as usize;
-        byte += 1;
-    }
-    table
-}
-
 /// The part of a JSON string between its quotes (RFC 8259, section 7).
 ///
 /// What is not UTF-8 becomes U+FFFD; control characters are escaped, those above ASCII, too.
@@ -42,8 +25,7 @@ fn escape(
     careful: fn(&mut Vec<u8>, char),
     broken: fn(&mut Vec<u8>, &[u8]),
 ) {
-    let plain = |byte: &u8| PLAIN.get(usize::from(*byte)).copied().unwrap_or(false);
-    if text.iter().all(plain) {
+    if is_plain(text) {
         out.extend_from_slice(text);
         return;
     }
@@ -55,6 +37,38 @@ fn escape(
             broken(out, chunk.invalid());
         }
     }
+}
+
+/// Whether every byte stands for itself, in JSON strings and in text alike.
+///
+/// Eight bytes at a time: this and copying are most of what a line costs.
+fn is_plain(text: &[u8]) -> bool {
+    // The last bytes may overlap those before them.
+    if let Some(last) = text.last_chunk() {
+        let (words, _) = text.as_chunks();
+        words
+            .iter()
+            .chain([last])
+            .all(|word| is_plain_word(u64::from_ne_bytes(*word)))
+    } else if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        let (first, last) = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last));
+        is_plain_word(u64::from(first) << 32 | u64::from(last))
+    } else {
+        text.iter().copied().all(is_plain_byte)
+    }
+}
+
+fn is_plain_byte(byte: u8) -> bool {
+    matches!(byte, 0x20..0x7f) && !matches!(byte, b'"' | b'\\')
+}
+
+/// The same for eight bytes: each test leaves the high bit of some byte set if one fails.
+fn is_plain_word(word: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_ne_bytes([0x80; 8]);
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (word | below(word, 0x20) | is(0x7f) | is(b'"') | is(b'\\')) & HIGH == 0
 }
 
 /// Control characters (C0, DEL, C1) and what Unicode calls a line or paragraph break.
@@ -130,7 +144,23 @@ mod tests {
         check(b"a\xffb\xc3", "a\u{fffd}b\u{fffd}", r"a\xffb\xc3");
     }
 
+    #[test]
+    fn every_byte_is_judged_alike_in_any_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..20 {
+                let mut text = [b'a'; 20];
+                text[place] = byte;
+                assert_eq!(is_plain(&text), is_plain_byte(byte), "{byte} at {place}");
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn words_are_judged_as_their_bytes(text in proptest::collection::vec(any::<u8>(), 0..24)) {
+            prop_assert_eq!(is_plain(&text), text.iter().copied().all(is_plain_byte));
+        }
+
         #[test]
         fn any_bytes_become_a_json_string(input in proptest::collection::vec(any::<u8>(), 0..64)) {
             let quoted = format!("\"{}\"", with(json, &input));

@@ -16,6 +16,7 @@ mod writer;
 use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use self::entry::Entry;
@@ -23,11 +24,14 @@ pub use self::format::Format;
 pub use self::settings::{Output, Settings};
 
 use self::stamp::Stamp;
-use self::writer::{Sink, Writer};
+use self::writer::{Batch, Sink, Writer};
 use crate::telemetry::metrics::Metrics;
 
 /// A buffer of this size is handed to the writer without waiting for the tick.
 const FULL: usize = 16 * 1024;
+
+/// How many empty buffers a worker keeps.
+const SPARE: usize = 2;
 
 /// An access log that is open; a changed setting makes a new one.
 pub struct AccessLog {
@@ -121,16 +125,22 @@ pub struct Lines {
     stamp: Stamp,
     buffer: Vec<u8>,
     number: u64,
+    /// Buffers that the writer has given back.
+    spare: Receiver<Vec<u8>>,
+    back: SyncSender<Vec<u8>>,
 }
 
 impl Lines {
     /// A worker's own buffer for a log.
     pub fn new(log: Arc<AccessLog>, now: Instant) -> Self {
+        let (back, spare) = sync_channel(SPARE);
         Self {
             log,
             stamp: Stamp::new(now, SystemTime::now()),
             buffer: Vec::new(),
             number: 0,
+            spare,
+            back,
         }
     }
 
@@ -145,6 +155,7 @@ impl Lines {
             return;
         }
         if self.buffer.capacity() == 0 {
+            self.buffer = self.spare.try_recv().unwrap_or_default();
             self.buffer.reserve(FULL + FULL / 8);
         }
         self.log
@@ -168,8 +179,11 @@ impl Lines {
         if let Some(writer) = &self.log.writer
             && self.number > 0
         {
-            let bytes = std::mem::take(&mut self.buffer);
-            writer.send(bytes, std::mem::take(&mut self.number));
+            writer.send(Batch {
+                bytes: std::mem::take(&mut self.buffer),
+                number: std::mem::take(&mut self.number),
+                back: self.back.clone(),
+            });
         }
     }
 }

@@ -28,14 +28,19 @@ pub(super) struct Writer {
 }
 
 enum Message {
-    Lines {
-        bytes: Vec<u8>,
-        number: u64,
-    },
+    Lines(Batch),
     /// Look at the flag.
     Reopen,
     /// Say when everything before this is written.
     Flushed(SyncSender<()>),
+}
+
+/// Lines on their way to the output.
+pub(super) struct Batch {
+    pub(super) bytes: Vec<u8>,
+    pub(super) number: u64,
+    /// Takes the buffer back, so that its pages need not be asked for again.
+    pub(super) back: SyncSender<Vec<u8>>,
 }
 
 /// Where lines go.
@@ -102,8 +107,9 @@ impl Writer {
     }
 
     /// Hands lines over; loses and counts them if the thread is too far behind.
-    pub(super) fn send(&self, bytes: Vec<u8>, number: u64) {
-        let why = match self.sender.try_send(Message::Lines { bytes, number }) {
+    pub(super) fn send(&self, batch: Batch) {
+        let number = batch.number;
+        let why = match self.sender.try_send(Message::Lines(batch)) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => LostLines::Behind,
             Err(TrySendError::Disconnected(_)) => LostLines::Write,
@@ -155,7 +161,12 @@ impl Thread {
                 tracing::error!(%error, "the access log could not be opened anew: it goes on in the old file");
             }
             match message {
-                Message::Lines { bytes, number } => self.write(&bytes, number),
+                Message::Lines(mut batch) => {
+                    self.write(&batch.bytes, batch.number);
+                    batch.bytes.clear();
+                    // The worker may be gone, or have enough of them.
+                    drop(batch.back.try_send(batch.bytes));
+                }
                 Message::Reopen => {}
                 // Who asked may have given up.
                 Message::Flushed(done) => drop(done.try_send(())),

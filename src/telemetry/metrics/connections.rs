@@ -41,6 +41,12 @@ impl Connections {
         }
     }
 
+    /// So many there are, as someone else has counted.
+    pub(super) fn set(&self, active: u32, idle: u32) {
+        self.active.set(u64::from(active));
+        self.idle.set(u64::from(idle));
+    }
+
     fn of(&self, state: Connection) -> &Count {
         match state {
             Connection::Active => &self.active,

@@ -28,6 +28,10 @@ impl Count {
         self.add(n.wrapping_neg());
     }
 
+    pub(super) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
     pub(super) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

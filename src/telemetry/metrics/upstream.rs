@@ -78,10 +78,9 @@ impl UpstreamSeries {
         shard.duration.observe(&LATENCY, took);
     }
 
-    /// A connection changes its state: from none when it opens, to none when it ends.
-    #[inline]
-    pub fn connection(&self, worker: usize, from: Option<Connection>, to: Option<Connection>) {
-        self.shards.of(worker).connections.shift(from, to);
+    /// What a worker's connections do now.
+    pub fn connections(&self, worker: usize, active: u32, idle: u32) {
+        self.shards.of(worker).connections.set(active, idle);
     }
 
     /// A connection was made.

@@ -435,7 +435,7 @@ fn cors(theirs: &Value) -> Value {
         ("allowOrigins", "origins"),
         ("allowMethods", "methods"),
         ("allowHeaders", "headers"),
-        ("exposeHeaders", "expose"),
+        ("exposeHeaders", "expose_headers"),
         ("allowCredentials", "credentials"),
     ] {
         if !theirs[from].is_null() {

@@ -133,7 +133,7 @@ impl Service<http::Request<tonic::body::Body>> for Echo {
                 "/acme.Echo/Both" => {
                     let response = server
                         .streaming(
-                            service_fn(|request| std::future::ready(both(request))),
+                            service_fn(|request| std::future::ready(Ok(both(request)))),
                             request,
                         )
                         .await;
@@ -220,8 +220,8 @@ async fn client_stream(request: Request<Streaming<Note>>) -> Result<Response<Not
 }
 
 /// Each note, as soon as it has come.
-fn both(request: Request<Streaming<Note>>) -> Result<Response<Notes>, Status> {
-    Ok(Response::new(request.into_inner().boxed()))
+fn both(request: Request<Streaming<Note>>) -> Response<Notes> {
+    Response::new(request.into_inner().boxed())
 }
 
 /// A client of `acme.Echo` at an address.

@@ -12,6 +12,8 @@ pub(crate) mod program;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 
+mod tests;
+
 use std::fmt::Display;
 use std::future::Future;
 use std::path::{Path, PathBuf};

@@ -91,7 +91,7 @@ impl Upstream {
     }
 
     /// The same echo on a Unix socket; the address means nothing.
-    pub(crate) async fn echo_unix(path: &Path, name: &str) -> Self {
+    pub(crate) fn echo_unix(path: &Path, name: &str) -> Self {
         let listener = UnixListener::bind(path).expect("a socket");
         let seen = Seen::new();
         let shared = Arc::clone(&seen);
