@@ -1,7 +1,8 @@
 //! Retort: a service-mesh sidecar gateway.
 //!
 //! Floors, from the bottom up; a module uses only what stands below it:
-//! [`base`] · [`telemetry`] · [`middleware`], [`handler`] · … · [`admin`]
+//! [`base`] · [`telemetry`] · [`routing`], [`middleware`], [`handler`], [`upstream`] · [`config`] ·
+//! [`snapshot`] · [`proxy`] · [`server`], [`admin`] · [`app`], [`cli`].
 
 pub mod admin;
 pub mod app;
