@@ -121,7 +121,10 @@ impl<'a> Control<'a> {
         let lifecycle = Arc::new(Lifecycle::default());
         // The number of workers is in the configuration, and the configuration needs the metrics.
         let early = source.load();
-        let workers = early.config.as_ref().map_or(1, |config| count(config.runtime.workers));
+        let workers = early
+            .config
+            .as_ref()
+            .map_or(1, |config| count(config.runtime.workers));
         let metrics = Metrics::new(workers);
         metrics.follow(Arc::clone(&lifecycle));
         let mut builder = Builder::new(options.handlers, options.middlewares, Arc::clone(&metrics));
@@ -143,7 +146,8 @@ impl<'a> Control<'a> {
             lifecycle: Arc::clone(&lifecycle),
             blocking: Pool::new(BLOCKING.0, BLOCKING.1),
         };
-        let server = Server::start(workers, &common).map_err(NotStarted::system("starting workers"))?;
+        let server =
+            Server::start(workers, &common).map_err(NotStarted::system("starting workers"))?;
         let loads = server.loads();
         let board = Board::new(
             source.name(),
@@ -183,7 +187,10 @@ impl<'a> Control<'a> {
             workers,
             "ready"
         );
-        let listener = config.listeners.first().map_or("", |listener| &*listener.name);
+        let listener = config
+            .listeners
+            .first()
+            .map_or("", |listener| &*listener.name);
         let up = Up {
             in_memory: control.server.in_memory(listener),
             addresses,
@@ -202,7 +209,9 @@ impl<'a> Control<'a> {
         let admin = &config.admin.address;
         let admin = Door::admin(admin).await.map_err(cannot("admin", admin))?;
         let telemetry = &config.telemetry.address;
-        let telemetry = Door::telemetry(telemetry).await.map_err(cannot("telemetry", telemetry))?;
+        let telemetry = Door::telemetry(telemetry)
+            .await
+            .map_err(cannot("telemetry", telemetry))?;
         let snapshot = self.published.load();
         let prepared = self.server.prepare(&snapshot)?;
         let mut addresses = vec![
@@ -293,7 +302,9 @@ impl<'a> Control<'a> {
         if let Some(watcher) = &mut self.watcher {
             watcher.follow(&read.watched);
         }
-        let outcome = read.outcome.map_err(|rejected| rejected_in_words(&rejected));
+        let outcome = read
+            .outcome
+            .map_err(|rejected| rejected_in_words(&rejected));
         let outcome = outcome.and_then(|candidate| {
             reload::log_warnings(&candidate.warnings, &read.sources);
             self.put_in_force(candidate)
@@ -305,7 +316,9 @@ impl<'a> Control<'a> {
                 self.note(self.applied(), changes);
             }
             Err(why) => {
-                tracing::error!("the new configuration is refused, the last good one stays in force: {why}");
+                tracing::error!(
+                    "the new configuration is refused, the last good one stays in force: {why}"
+                );
                 self.note(Reload::Refused, why);
             }
         }
@@ -332,7 +345,9 @@ impl<'a> Control<'a> {
         let prepared = prepared.map_err(|error| error.to_string())?;
         let fixed = Fixed::of(&config);
         if fixed != self.fixed {
-            tracing::warn!("changes of runtime.workers, admin.address and telemetry.address take effect at the next start");
+            tracing::warn!(
+                "changes of runtime.workers, admin.address and telemetry.address take effect at the next start"
+            );
         }
         self.metrics.configure(&config.telemetry.metrics);
         self.drain = config.runtime.drain;
@@ -388,11 +403,17 @@ impl<'a> Control<'a> {
         self.server.stop_accepting().await;
         self.stop.send_replace(true);
         let ended = async { while self.answering.join_next().await.is_some() {} };
-        if tokio::time::timeout(Duration::from_secs(1), ended).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(1), ended)
+            .await
+            .is_err()
+        {
             tracing::debug!("an operator's connection did not end in time");
         }
         self.server.join();
-        self.published.load().access_log.flush(Duration::from_secs(1));
+        self.published
+            .load()
+            .access_log
+            .flush(Duration::from_secs(1));
         tracing::info!("stopped");
     }
 }

@@ -157,7 +157,9 @@ impl Gateway {
     /// Where listeners, `telemetry` and `admin` really listen, as of the start.
     pub fn address(&self, name: &str) -> Option<&Address> {
         let mut addresses = self.addresses.iter();
-        addresses.find(|(of, _)| of == name).map(|(_, address)| address)
+        addresses
+            .find(|(of, _)| of == name)
+            .map(|(_, address)| address)
     }
 
     /// Reads the configuration again.

@@ -92,9 +92,19 @@ pub(crate) fn log_warnings(warnings: &[Problem], sources: &Sources) {
 pub(crate) fn difference(old: &Snapshot, new: &Snapshot) -> String {
     let names = |snapshot: &Snapshot| -> [Vec<(String, u64)>; 3] {
         [
-            named(snapshot.listeners.iter().map(|of| (&*of.name, of.fingerprint))),
+            named(
+                snapshot
+                    .listeners
+                    .iter()
+                    .map(|of| (&*of.name, of.fingerprint)),
+            ),
             named(snapshot.routes.iter().map(|of| (&*of.name, of.fingerprint))),
-            named(snapshot.upstreams.iter().map(|of| (of.upstream.name(), of.fingerprint))),
+            named(
+                snapshot
+                    .upstreams
+                    .iter()
+                    .map(|of| (of.upstream.name(), of.fingerprint)),
+            ),
         ]
     };
     let words = ["listeners", "routes", "upstreams"];
@@ -112,12 +122,16 @@ pub(crate) fn difference(old: &Snapshot, new: &Snapshot) -> String {
 }
 
 fn named<'a>(items: impl Iterator<Item = (&'a str, u64)>) -> Vec<(String, u64)> {
-    items.map(|(name, print)| (name.to_owned(), print)).collect()
+    items
+        .map(|(name, print)| (name.to_owned(), print))
+        .collect()
 }
 
 fn changes(word: &str, old: &[(String, u64)], new: &[(String, u64)]) -> Option<String> {
-    let old: std::collections::HashMap<&str, u64> =
-        old.iter().map(|(name, print)| (name.as_str(), *print)).collect();
+    let old: std::collections::HashMap<&str, u64> = old
+        .iter()
+        .map(|(name, print)| (name.as_str(), *print))
+        .collect();
     let mut counts = [0_usize; 3];
     let [added, changed, removed] = &mut counts;
     for (name, print) in new {
@@ -133,5 +147,7 @@ fn changes(word: &str, old: &[(String, u64)], new: &[(String, u64)]) -> Option<S
         return None;
     }
     let [added, changed, removed] = counts;
-    Some(format!("{word}: {added} added, {changed} changed, {removed} removed"))
+    Some(format!(
+        "{word}: {added} added, {changed} changed, {removed} removed"
+    ))
 }

@@ -46,12 +46,18 @@ impl Board {
             message: message.into(),
             at: SystemTime::now(),
         };
-        let mut last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *last = Some(note);
     }
 
     fn last_reload(&self) -> Option<LastReload> {
-        let last = self.last_reload.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self
+            .last_reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         last.clone()
     }
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use crate::app::{Checked, Source};
 use crate::base::problem::Severity;
 use crate::base::report;
-use crate::cli::output::{print, style};
 use crate::cli::INVALID;
+use crate::cli::output::{print, style};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -51,11 +51,18 @@ pub(crate) fn check(arguments: &Arguments) -> ExitCode {
     } else {
         print(&text)
     };
-    if invalid { ExitCode::from(INVALID) } else { printed }
+    if invalid {
+        ExitCode::from(INVALID)
+    } else {
+        printed
+    }
 }
 
 fn count(problems: &[crate::base::problem::Problem], severity: Severity) -> usize {
-    problems.iter().filter(|found| found.severity == severity).count()
+    problems
+        .iter()
+        .filter(|found| found.severity == severity)
+        .count()
 }
 
 fn summary(file: &str, errors: usize, warnings: usize) -> String {
@@ -67,6 +74,10 @@ fn summary(file: &str, errors: usize, warnings: usize) -> String {
         (0, 0) => format!("{file}: fine\n"),
         (0, _) => format!("{file}: usable, with {}\n", plural(warnings, "warning")),
         (_, 0) => format!("{file}: {}\n", plural(errors, "error")),
-        _ => format!("{file}: {}, {}\n", plural(errors, "error"), plural(warnings, "warning")),
+        _ => format!(
+            "{file}: {}, {}\n",
+            plural(errors, "error"),
+            plural(warnings, "warning")
+        ),
     }
 }

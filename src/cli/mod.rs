@@ -44,7 +44,12 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration; without it, the built-in demonstration
-    #[arg(short = 'c', long = "config", value_name = "FILE", env = "RETORT_CONFIG")]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        env = "RETORT_CONFIG"
+    )]
     config: Option<PathBuf>,
 }
 

@@ -74,7 +74,9 @@ fn cells(listing: &Listing) -> Vec<[String; 5]> {
             row.conditions.join(", "),
         ]
     });
-    std::iter::once(HEAD.map(str::to_owned)).chain(rows).collect()
+    std::iter::once(HEAD.map(str::to_owned))
+        .chain(rows)
+        .collect()
 }
 
 /// Columns as wide as their widest cell, two spaces apart.

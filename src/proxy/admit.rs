@@ -104,7 +104,9 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
         }
         (Some(host), None) => {
             if !is_host(host.as_bytes()) && !(host.is_empty() && head.version() < Version::HTTP_2) {
-                return Err(Failure::bad_request("Host is not a host with an optional port"));
+                return Err(Failure::bad_request(
+                    "Host is not a host with an optional port",
+                ));
             }
         }
         (None, Some(authority)) => {
@@ -122,7 +124,9 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
         .authority()
         .is_some_and(|authority| !is_host(authority.as_str().as_bytes()))
     {
-        return Err(Failure::bad_request("the authority is not a host with an optional port"));
+        return Err(Failure::bad_request(
+            "the authority is not a host with an optional port",
+        ));
     }
     Ok(())
 }
@@ -164,7 +168,9 @@ fn count_hops(head: &mut RequestHead) -> Result<(), Failure> {
         if hops >= MOST_HOPS {
             return Err(Failure::of(
                 Flag::Loop,
-                format!("the request has passed {hops} gateways: is an upstream's endpoint one of its own listeners?"),
+                format!(
+                    "the request has passed {hops} gateways: is an upstream's endpoint one of its own listeners?"
+                ),
             ));
         }
     }
@@ -262,7 +268,8 @@ fn identify(head: &mut RequestHead, hop: &Hop<'_>) {
     } else {
         head.headers.remove(header::FORWARDED);
         if peer.is_some() {
-            head.headers.set(X_FORWARDED_FOR.clone(), hop.peer_text.clone());
+            head.headers
+                .set(X_FORWARDED_FOR.clone(), hop.peer_text.clone());
         } else {
             head.headers.remove(&X_FORWARDED_FOR);
         }
@@ -289,7 +296,8 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The nearest address that no trusted proxy has, read from right to left.
 fn first_untrusted(head: &RequestHead, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut farthest = None;
-    let fields: smallvec::SmallVec<[&HeaderValue; 2]> = head.headers.all(&X_FORWARDED_FOR).collect();
+    let fields: smallvec::SmallVec<[&HeaderValue; 2]> =
+        head.headers.all(&X_FORWARDED_FOR).collect();
     for field in fields.into_iter().rev() {
         for hop in field.to_str().ok()?.rsplit(',') {
             let hop = hop.trim();
@@ -454,7 +462,10 @@ mod tests {
         };
         let host = ("host", "a");
         let upgrade = ("upgrade", "websocket");
-        assert_eq!(wish(&[host, ("connection", "Upgrade"), upgrade]), Wish::Upgrade);
+        assert_eq!(
+            wish(&[host, ("connection", "Upgrade"), upgrade]),
+            Wish::Upgrade
+        );
         assert_eq!(wish(&[host, upgrade]), Wish::Plain);
         assert_eq!(wish(&[host, ("connection", "upgrade")]), Wish::Plain);
         assert_eq!(

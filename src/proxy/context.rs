@@ -245,7 +245,11 @@ impl Exchange {
             let members = upstream?.members().endpoints();
             members.get(attempt.endpoint as usize)
         });
-        let request_id = self.decision.request_id.as_ref().or(said.request_id.as_ref());
+        let request_id = self
+            .decision
+            .request_id
+            .as_ref()
+            .or(said.request_id.as_ref());
         let entry = Entry {
             start: self.started,
             took,
@@ -262,7 +266,10 @@ impl Exchange {
             upstream: upstream.map(|upstream| upstream.name()),
             endpoint: endpoint.map(|endpoint| &*endpoint.label),
             attempts: self.decision.attempts.len(),
-            bytes_in: self.received.as_ref().map_or(0, |count| count.load(Relaxed)),
+            bytes_in: self
+                .received
+                .as_ref()
+                .map_or(0, |count| count.load(Relaxed)),
             bytes_out: self.sent,
             client_ip: said.client,
             request_id: request_id.map(HeaderValue::as_bytes),

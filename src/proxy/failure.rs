@@ -38,11 +38,7 @@ impl Failure {
     }
 
     pub(crate) fn no_route() -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            Flag::NoRoute,
-            Flag::NoRoute.text(),
-        )
+        Self::new(StatusCode::NOT_FOUND, Flag::NoRoute, Flag::NoRoute.text())
     }
 
     pub(crate) fn method_not_allowed(method: &Method, allow: HeaderValue) -> Self {

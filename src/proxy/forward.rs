@@ -186,7 +186,10 @@ async fn send(
     let permit = expect_continue(&mut request);
     options.on_informational = inform::relay(exchange, permit);
 
-    let sent = attempt(exchange, request, lane, options, timeouts, deadline, received).await;
+    let sent = attempt(
+        exchange, request, lane, options, timeouts, deadline, received,
+    )
+    .await;
     let took = now.elapsed();
     exchange.waited = took;
     let sent = sent.map_err(|(failure, endpoint)| {
@@ -316,7 +319,10 @@ impl AttemptClock {
                 "the upstream did not answer within the route's timeouts.attempt",
             ));
         }
-        let received = self.received.as_ref().map_or(0, |count| count.load(Relaxed));
+        let received = self
+            .received
+            .as_ref()
+            .map_or(0, |count| count.load(Relaxed));
         if received > self.seen {
             self.seen = received;
             return None;

@@ -189,12 +189,14 @@ impl Origin {
 
     /// One more request.
     pub(crate) fn enter(&self) {
-        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.requests
+            .store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
     /// One request less.
     pub(crate) fn leave(&self) {
-        self.requests.store(self.requests.load(Relaxed) - 1, Relaxed);
+        self.requests
+            .store(self.requests.load(Relaxed) - 1, Relaxed);
     }
 
     /// The rules for a new request, and the listener's place in them.

@@ -53,7 +53,10 @@ async fn copy(
         let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
             break;
         };
-        if !matches!(tokio::time::timeout(idle, to.write_all(bytes)).await, Ok(Ok(()))) {
+        if !matches!(
+            tokio::time::timeout(idle, to.write_all(bytes)).await,
+            Ok(Ok(()))
+        ) {
             break;
         }
         copied += length as u64;

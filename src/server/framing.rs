@@ -152,7 +152,9 @@ impl Framing {
     /// Takes a whole line without its line feed.
     fn line(&mut self, line: &[u8]) -> Result<(), Violation> {
         let Some((b'\r', line)) = line.split_last() else {
-            return Err(Violation::Malformed("a line ends without a carriage return"));
+            return Err(Violation::Malformed(
+                "a line ends without a carriage return",
+            ));
         };
         match self.place {
             Place::RequestLine => self.request_line(line),
@@ -280,9 +282,7 @@ impl Framing {
 /// The value of a header line whose name, with its colon, is `name`.
 fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, value) = line.split_at_checked(name.len())?;
-    start
-        .eq_ignore_ascii_case(name)
-        .then(|| value.trim_ascii())
+    start.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {
@@ -371,7 +371,9 @@ mod tests {
         check(&post("content-length: +5"));
         check(&post("content-length:"));
         check(&post("content-length: 99999999999999999999"));
-        check(&post("transfer-encoding: chunked\r\ntransfer-encoding: chunked"));
+        check(&post(
+            "transfer-encoding: chunked\r\ntransfer-encoding: chunked",
+        ));
         check(&post("transfer-encoding: gzip, chunked"));
         check(&post("transfer-encoding: identity"));
         let chunks = |rest: &str| {

@@ -203,8 +203,7 @@ impl Guard {
             slow.informational.clear();
         }
         while !slow.informational.is_empty() {
-            let written =
-                std::task::ready!(self.stream()?.poll_write(cx, &slow.informational))?;
+            let written = std::task::ready!(self.stream()?.poll_write(cx, &slow.informational))?;
             slow.informational.drain(..written);
         }
         shared.clear(INFORMATIONAL);

@@ -42,7 +42,10 @@ impl tower::Service<http::Request<Body>> for InMemory {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (answer, answered) = oneshot::channel();
-        let worker = self.workers.iter().min_by_key(|worker| worker.connections());
+        let worker = self
+            .workers
+            .iter()
+            .min_by_key(|worker| worker.connections());
         if let Some(worker) = worker {
             worker.take(Job::Request(request, Arc::clone(&self.listener), answer));
         }

@@ -59,12 +59,20 @@ pub struct Loads(Vec<Arc<Load>>);
 impl Loads {
     /// Of these workers.
     pub(crate) fn of(workers: &[Worker]) -> Self {
-        Self(workers.iter().map(|worker| Arc::clone(&worker.load)).collect())
+        Self(
+            workers
+                .iter()
+                .map(|worker| Arc::clone(&worker.load))
+                .collect(),
+        )
     }
 
     /// Open connections.
     pub fn connections(&self) -> usize {
-        self.0.iter().map(|load| load.connections.load(Relaxed)).sum()
+        self.0
+            .iter()
+            .map(|load| load.connections.load(Relaxed))
+            .sum()
     }
 
     /// Requests in flight, tunnels included, as of each worker's last tick.

@@ -195,10 +195,18 @@ impl Run<'_> {
                 Some((place, metrics.route(&listener.name, &route.name)))
             })
             .collect();
-        let steps = route.listeners.iter().filter_map(|&place| config.listeners.get(place));
+        let steps = route
+            .listeners
+            .iter()
+            .filter_map(|&place| config.listeners.get(place));
         let steps = steps.flat_map(|listener| &listener.middlewares);
         let steps = steps.chain(&route.middlewares);
-        let steps = steps.chain(route.backends.iter().flat_map(|backend| &backend.middlewares));
+        let steps = steps.chain(
+            route
+                .backends
+                .iter()
+                .flat_map(|backend| &backend.middlewares),
+        );
         let mut kinds: Vec<&'static str> = steps.map(|step| step.settings.kind()).collect();
         kinds.sort_unstable();
         kinds.dedup();

@@ -257,8 +257,7 @@ mod tests {
             chain: Chain::default(),
             to: To::Upstream(place),
         };
-        let backends =
-            Backends::new([(3, backend(0)), (0, backend(1)), (1, backend(2))]);
+        let backends = Backends::new([(3, backend(0)), (0, backend(1)), (1, backend(2))]);
         let mut counts = [0; 3];
         for random in 0..4000 {
             let (place, _) = backends.pick(random).expect("not all weights are 0");

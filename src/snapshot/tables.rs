@@ -72,7 +72,10 @@ fn distinct(config: &Config) -> Vec<(Vec<Arc<str>>, Arc<Table>)> {
     let tables = of(config).unwrap_or_default();
     for (listener, table) in config.listeners.iter().zip(tables) {
         let name = Arc::clone(&listener.name);
-        match distinct.iter_mut().find(|(_, known)| Arc::ptr_eq(known, &table)) {
+        match distinct
+            .iter_mut()
+            .find(|(_, known)| Arc::ptr_eq(known, &table))
+        {
             Some((names, _)) => names.push(name),
             None => distinct.push((vec![name], table)),
         }

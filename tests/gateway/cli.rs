@@ -87,6 +87,7 @@ fn broken_yaml_is_a_problem_with_a_place_and_never_a_panic() {
                  g: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nh: [*g,*g,*g,*g,*g,*g,*g,*g,*g]\n";
     let deep = "[".repeat(20_000);
     for (what, yaml) in [
+        ("nothing at all", ""),
         ("an open bracket", "routes: ["),
         ("a tab", "routes:\n\t- x"),
         ("a scalar", "just text"),

@@ -99,9 +99,12 @@ async fn the_demonstration_does_what_it_says() {
     let gateway = Gateway::start(example("quickstart.yaml")).await;
     assert_eq!(gateway.get("/").await.status, 200);
     assert_eq!(gateway.get("/hello/world").await.text(), "Hello, world!\n");
-    assert_eq!(
-        gateway.get("/old").await.header("location"),
-        Some("/hello/again")
+    let old = gateway.get("/old").await;
+    assert!(
+        old.header("location")
+            .is_some_and(|to| to.ends_with("/hello/again")),
+        "{:?}",
+        old.head
     );
     assert_eq!(gateway.get("/slow").await.status, 200);
     let echo = "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi";
@@ -136,8 +139,8 @@ async fn without_arguments_it_serves_the_demonstration_and_says_what_to_try() {
     .await;
     match first {
         Some(line) if line.contains("ready") => {
-            let all = program.errors.text() + &program.output.text();
-            assert!(all.contains("curl"), "{all}");
+            let hint = program.errors.find_text("curl http://127.0.0.1:8080/");
+            soon("what to try", hint).await.expect("what to try");
             let answer = get(
                 "127.0.0.1:8080".parse().expect("an address"),
                 "/hello/world",

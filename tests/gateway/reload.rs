@@ -44,7 +44,6 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
     for bad in [
         "routes: [",
         "routes:\n  - {name: a, match: {path: /}, upstream: nowhere}\n",
-        "",
     ] {
         let metrics = gateway.reload(bad).await;
         assert!(
@@ -62,6 +61,15 @@ async fn a_bad_configuration_changes_nothing_and_shows() {
     let metrics = gateway.reload(&answering("two")).await;
     assert!(metrics.sum("retort_config_last_reload_successful", &[]) > 0.5);
     assert_eq!(gateway.get("/").await.text(), "two");
+}
+
+#[tokio::test]
+async fn an_empty_file_closes_nothing() {
+    // What an editor leaves for a moment that truncates the file before it writes.
+    let gateway = Gateway::start(answering("one")).await;
+    let metrics = gateway.reload_as_it_is("").await;
+    assert!(metrics.sum("retort_config_last_reload_successful", &[]) < 0.5);
+    assert_eq!(gateway.get("/").await.text(), "one");
 }
 
 #[tokio::test]

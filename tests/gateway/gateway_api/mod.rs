@@ -132,6 +132,9 @@ async fn replay_test(test: &Value, backends: &Backends, report: &mut Report) {
     }
     for (number, case) in cases.iter().enumerate() {
         match outcomes.remove(&number) {
+            Some(_) if replay::differs(name, case) => {
+                report.skip(name, 1, "405 with Allow, and HEAD by GET, are our contract");
+            }
             Some(Ok(())) => report.replay(name),
             Some(Err(why)) => report.failures.push(format!("{name} {case}: {why}")),
             None => report.skip(

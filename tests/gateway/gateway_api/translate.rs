@@ -152,10 +152,14 @@ impl Situation {
     /// True if a route of one namespace may send to a service of another.
     fn is_granted(&self, from: &str, to: &str, service: &str) -> bool {
         let grants = |grant: &Value| {
-            let is_from =
-                |source: &Value| source["namespace"] == from && source["kind"] == "HTTPRoute";
+            let is_from = |source: &Value| {
+                source["namespace"] == from
+                    && source["kind"] == "HTTPRoute"
+                    && source["group"] == "gateway.networking.k8s.io"
+            };
             let is_to = |target: &Value| {
                 target["kind"] == "Service"
+                    && target["group"] == ""
                     && (target["name"].is_null() || target["name"] == service)
             };
             grant["metadata"]["namespace"] == to
@@ -185,7 +189,7 @@ pub(super) fn configuration(situation: &Situation, backends: &Backends) -> Strin
     let mut routes = Vec::new();
     for route in situation.routes() {
         for door in &doors {
-            if let Some(hosts) = attached(route, door) {
+            if let Some(hosts) = attached(route, door, &doors) {
                 rules(situation, route, door, &hosts, &mut routes);
             }
         }
@@ -223,33 +227,51 @@ pub(super) fn configuration(situation: &Situation, backends: &Backends) -> Strin
 }
 
 /// The hostnames on which a route and a listener agree, empty for all; none if it is not attached.
-fn attached(route: &Value, door: &Door) -> Option<Vec<String>> {
+///
+/// Hosts that belong to a more specific listener of the same port are not this one's to serve.
+fn attached(route: &Value, door: &Door, doors: &[Door]) -> Option<Vec<String>> {
     let parents = list(&route["spec"]["parentRefs"]);
     if !parents.iter().any(|parent| door.is_meant_by(parent)) {
         return None;
     }
     let own: Vec<String> = list(&route["spec"]["hostnames"]).iter().map(text).collect();
-    match (&door.hostname, own.is_empty()) {
-        (None, _) => Some(own),
-        (Some(hostname), true) => Some(vec![hostname.clone()]),
-        (Some(hostname), false) => {
-            let both: Vec<String> = own
-                .iter()
-                .filter_map(|own| intersection(hostname, own))
-                .collect();
-            (!both.is_empty()).then_some(both)
-        }
-    }
+    let mut both: Vec<String> = match &door.hostname {
+        None if own.is_empty() => return Some(own),
+        None => own,
+        Some(hostname) if own.is_empty() => vec![hostname.clone()],
+        Some(hostname) => own
+            .iter()
+            .filter_map(|own| intersection(hostname, own))
+            .collect(),
+    };
+    let more_specific: Vec<&String> = doors
+        .iter()
+        .filter(|other| other.name() == door.name() && other.hostname != door.hostname)
+        .filter_map(|other| other.hostname.as_ref())
+        .filter(|hostname| {
+            door.hostname
+                .as_ref()
+                .is_none_or(|own| includes(own, hostname))
+        })
+        .collect();
+    both.retain(|host| {
+        !more_specific
+            .iter()
+            .any(|hostname| includes(hostname, host))
+    });
+    (!both.is_empty()).then_some(both)
+}
+
+/// True if every host of the second is one of the first.
+fn includes(wide: &str, narrow: &str) -> bool {
+    wide == narrow
+        || wide
+            .strip_prefix('*')
+            .is_some_and(|tail| narrow.ends_with(tail))
 }
 
 /// The more exact of two hostnames of which one includes the other.
 fn intersection(one: &str, other: &str) -> Option<String> {
-    let includes = |wide: &str, narrow: &str| {
-        wide == narrow
-            || wide
-                .strip_prefix('*')
-                .is_some_and(|tail| narrow.ends_with(tail))
-    };
     if includes(one, other) {
         Some(other.to_owned())
     } else {

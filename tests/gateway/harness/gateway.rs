@@ -145,17 +145,26 @@ impl Gateway {
     /// Puts a new configuration in the old one's place, in one step, and waits until the gateway has
     /// taken or refused it.
     pub(crate) async fn reload(&self, yaml: &str) -> Metrics {
+        self.reload_as_it_is(&complete(yaml)).await
+    }
+
+    /// The same with a text to which no section is added.
+    pub(crate) async fn reload_as_it_is(&self, text: &str) -> Metrics {
         let outcomes = |metrics: &Metrics| metrics.sum("retort_config_reloads_total", &[]);
         let before = outcomes(&self.metrics().await);
-        self.write(yaml);
+        self.replace(text);
         let after = move |metrics: &Metrics| outcomes(metrics) > before;
         eventually("a reload", || self.metrics(), after).await
     }
 
     /// Puts a new configuration in the old one's place, in one step.
     pub(crate) fn write(&self, yaml: &str) {
+        self.replace(&complete(yaml));
+    }
+
+    fn replace(&self, text: &str) {
         let new = self.dir.path().join("retort.yaml.new");
-        fs::write(&new, complete(yaml)).expect("a file");
+        fs::write(&new, text).expect("a file");
         fs::rename(&new, &self.file).expect("a file in place");
     }
 
