@@ -98,6 +98,12 @@ pub(super) async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Option<S
     String::from_utf8(head).ok()
 }
 
+/// Reads to the end of the connection and answers nothing.
+pub(super) async fn drain(socket: &mut (impl AsyncRead + Unpin)) {
+    let mut some = vec![0; 64 << 10];
+    while socket.read(&mut some).await.is_ok_and(|size| size > 0) {}
+}
+
 pub(super) fn get(path: &str) -> Request {
     Request::new(
         Method::GET,
