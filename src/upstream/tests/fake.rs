@@ -14,6 +14,9 @@ use tokio::task::spawn_local;
 use crate::base::message::{Request, Response};
 use crate::upstream::{EndpointSettings, Failure, Lane, SendOptions, Sent, Settings, Upstream};
 
+/// The answer of a server that has nothing to say.
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
 /// Longer than anything here takes; a test that waits for it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -54,14 +54,14 @@ fn ok() -> http::Response<()> {
     http::Response::new(())
 }
 
-async fn say(mut respond: SendResponse<Bytes>, text: &'static str) {
+fn say(mut respond: SendResponse<Bytes>, text: &'static str) {
     let mut body = respond.send_response(ok(), false).expect("sent");
     body.send_data(Bytes::from(text), true).expect("sent");
 }
 
 #[tokio::test(flavor = "local")]
 async fn a_burst_of_requests_shares_one_connection() {
-    let peer = streams(200, |(_, respond)| say(respond, "ok")).await;
+    let peer = streams(200, |(_, respond)| async { say(respond, "ok") }).await;
     let lane = http2_lane(&peer);
     let burst: Vec<_> = (0..100)
         .map(|_| {
@@ -89,7 +89,7 @@ async fn a_further_connection_is_made_only_when_all_streams_are_in_use() {
                 count.set(count.get() + 1);
                 gate.notified().await;
             }
-            say(respond, "ok").await;
+            say(respond, "ok");
         }
     })
     .await;
@@ -234,11 +234,11 @@ async fn a_connection_that_says_goodbye_is_replaced_and_its_streams_finish() {
                     let gate = Rc::clone(&gate);
                     spawn_local(async move {
                         gate.notified().await;
-                        say(respond, "late").await;
+                        say(respond, "late");
                     });
                     connection.graceful_shutdown();
                 } else {
-                    say(respond, "ok").await;
+                    say(respond, "ok");
                 }
             }
         }
@@ -265,7 +265,7 @@ async fn a_connection_that_breaks_is_replaced() {
     let peer = Peer::start(|_, socket| async move {
         let mut connection = h2::server::handshake(socket).await.expect("a preface");
         if let Some(Ok((_, respond))) = connection.accept().await {
-            say(respond, "ok").await;
+            say(respond, "ok");
             // Driven until the answer is out, then dropped without a word.
             let drive = std::future::poll_fn(|cx| connection.poll_closed(cx));
             let closed = tokio::time::timeout(Duration::from_millis(20), drive).await;
@@ -310,7 +310,7 @@ async fn idle_connections_are_swept_and_busy_ones_are_not() {
         let gate = Rc::clone(&gate);
         async move {
             gate.notified().await;
-            say(respond, "ok").await;
+            say(respond, "ok");
         }
     })
     .await;
@@ -370,7 +370,7 @@ async fn a_canceled_request_resets_its_stream_and_keeps_the_connection() {
                 assert_eq!(reason.expect("a reset"), Reason::CANCEL);
                 told.notify_one();
             } else {
-                say(respond, "ok").await;
+                say(respond, "ok");
             }
         }
     })
