@@ -56,9 +56,10 @@ impl Program {
         signal(self.child.id(), name);
     }
 
-    /// Waits for the end: first for that of its output, which is an event.
+    /// Waits for the end: first for that of its outputs, which are events.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         soon(format!("{} to end", self.name), self.errors.ended()).await;
+        self.output.ended().await;
         self.child.wait().expect("a status")
     }
 
