@@ -81,3 +81,14 @@ fn every_problem_begins_with_its_place() {
         }
     }
 }
+
+#[test]
+fn the_examples_can_be_used() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    for entry in fs::read_dir(directory).expect("config") {
+        let path = entry.expect("an entry").path();
+        let loaded = config::load(&path, &env);
+        let said = report::render(&loaded.problems, &loaded.sources, Style::Plain);
+        assert!(loaded.config.is_some(), "{said}");
+    }
+}

@@ -190,7 +190,14 @@ impl<'a> Loader<'a> {
         let patterns = match &node.kind {
             Kind::List(items) => items.as_slice(),
             _ if node.is_nothing() => return,
-            _ => std::slice::from_ref(node),
+            Kind::Broken => {
+                self.files.is_complete = false;
+                return;
+            }
+            _ => {
+                let message = "`include` is a list of paths and patterns such as `routes/*.yaml`";
+                return self.fail(Problem::error(node.span, message));
+            }
         };
         for pattern in patterns {
             match (&pattern.kind, pattern.text()) {

@@ -9,6 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::report::{self, Style};
+use crate::base::values::Share;
+use crate::telemetry::access_log;
 
 const GOOD: &str = include_str!("../../tests/data/good.yaml");
 
@@ -37,14 +39,8 @@ fn a_whole_configuration_is_resolved() {
         config.admin.address.to_string(),
         "unix:/run/retort/admin.sock"
     );
-    assert_eq!(
-        config.telemetry.access_log,
-        AccessLog {
-            format: Format::Combined,
-            output: Output::None,
-            sample: 0.05
-        }
-    );
+    assert_eq!(config.telemetry.access_log.output, access_log::Output::None);
+    assert_eq!(config.telemetry.access_log.sample, Share(0.05));
     let [public, inner, local] = config.listeners.as_slice() else {
         panic!("three listeners")
     };
@@ -105,7 +101,7 @@ fn routes_know_their_listeners_steps_and_backends() {
         Timeouts {
             request: None,
             attempt: None,
-            idle: Duration::from_mins(1)
+            idle: None
         }
     );
     let targets: Vec<_> = cart
@@ -150,7 +146,7 @@ fn an_empty_configuration_has_the_defaults() {
     );
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:15000");
     assert_eq!(config.telemetry.address.to_string(), "0.0.0.0:15020");
-    assert_eq!(config.telemetry.max_series.get(), 10_000);
+    assert_eq!(config.telemetry.metrics.max_series, 10_000);
     let config = read("listeners: [{name: a, address: '127.0.0.1:1'}]\nroutes:\n");
     let limits = config.listeners.first().expect("a listener").limits;
     assert_eq!(

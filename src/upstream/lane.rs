@@ -2,12 +2,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::future::{self, Future};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use futures_util::future::Either;
 use http::StatusCode;
+use pin_project_lite::pin_project;
 
 use crate::base::message::{Request, Response};
 use crate::upstream::Upstream;
@@ -112,36 +117,19 @@ impl Lane {
     /// # Cancel safety
     /// Dropping the future cancels the request: HTTP/1.1 closes the connection, HTTP/2 resets the
     /// stream.
-    pub async fn send(
+    pub fn send(
         self: &Rc<Self>,
         request: Request,
         options: SendOptions<'_>,
-    ) -> Result<Sent, Box<Failure>> {
+    ) -> impl Future<Output = Result<Sent, Box<Failure>>> + use<'_> {
         self.tally.now.set(options.now);
-        let random = self.random.borrow_mut().u64(..);
-        let pick = self
-            .balancer
-            .borrow_mut()
-            .pick(options.avoid, random, options.now);
-        let Some((endpoint, site)) = pick.and_then(|n| Some((n, self.sites.get(n as usize)?)))
-        else {
-            return Err(self.nobody(request));
-        };
-        let turn = Turn {
-            lane: self,
-            endpoint,
-            start: options.now,
-            settled: Cell::new(false),
-        };
-        let result = site.send(request, options.on_informational).await;
-        let at = Instant::now();
-        turn.settle(&result, at);
-        result.map(|response| Sent {
-            response,
-            endpoint,
-            address: site.tcp(),
-            at,
-        })
+        match self.pick(&options) {
+            Some((turn, site)) => Either::Left(Sending {
+                exchange: site.send(request, options.on_informational),
+                turn,
+            }),
+            None => Either::Right(future::ready(Err(self.nobody(request)))),
+        }
     }
 
     /// Closes connections that were idle for too long or are too old; for the worker's tick.
@@ -167,6 +155,21 @@ impl Lane {
             connects: self.tally.connects.get(),
             connect_failures: self.tally.connect_failures.get(),
         }
+    }
+
+    fn pick(&self, options: &SendOptions<'_>) -> Option<(Turn<'_>, &Rc<Site>)> {
+        let random = self.random.borrow_mut().u64(..);
+        let mut balancer = self.balancer.borrow_mut();
+        let endpoint = balancer.pick(options.avoid, random, options.now)?;
+        let site = self.sites.get(endpoint as usize)?;
+        let turn = Turn {
+            lane: self,
+            site,
+            endpoint,
+            start: options.now,
+            settled: Cell::new(false),
+        };
+        Some((turn, site))
     }
 
     fn nobody(&self, request: Request) -> Box<Failure> {
@@ -205,9 +208,36 @@ impl fmt::Debug for SendOptions<'_> {
     }
 }
 
+pin_project! {
+    /// A request on its way. A future by hand, for an `async` block would keep the exchange twice.
+    struct Sending<'a, F> {
+        #[pin]
+        exchange: F,
+        turn: Turn<'a>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, Box<Failure>>>> Future for Sending<'_, F> {
+    type Output = Result<Sent, Box<Failure>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = ready!(this.exchange.poll(cx));
+        let at = Instant::now();
+        this.turn.settle(&result, at);
+        Poll::Ready(result.map(|response| Sent {
+            response,
+            endpoint: this.turn.endpoint,
+            address: this.turn.site.tcp(),
+            at,
+        }))
+    }
+}
+
 /// A request at an endpoint that the balancer must hear the end of, even if nobody waits for it.
 struct Turn<'a> {
     lane: &'a Lane,
+    site: &'a Site,
     endpoint: u32,
     start: Instant,
     settled: Cell<bool>,

@@ -1,7 +1,6 @@
 //! Routes: on which listeners, through which steps, how long.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::chain::Owner;
 use super::{House, backend, combine};

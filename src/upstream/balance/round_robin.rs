@@ -7,6 +7,9 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
+/// The length of a cycle in the time of turns; enough for weights to 10,000 and a billion picks.
+const CYCLE: u64 = 1 << 32;
+
 /// The order of turns.
 #[derive(Debug)]
 pub struct RoundRobin {
@@ -21,9 +24,10 @@ pub struct RoundRobin {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Turn {
-    /// 2k + 1 for the k-th turn of a cycle.
-    place: u64,
-    weight: u64,
+    /// (k + ½) / w in parts of [`CYCLE`]; the rounding is far below the distance of two turns.
+    due: u64,
+    /// 1 / w.
+    step: u64,
     /// Who goes first among equals; differs between workers, or they would all start alike.
     tie: u32,
     endpoint: u32,
@@ -33,16 +37,19 @@ impl RoundRobin {
     /// Turns for these endpoints and weights; `random` decides where the order begins.
     pub fn new(ready: impl Iterator<Item = (u32, u32)>, random: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(random);
-        let turns: BinaryHeap<Turn> = ready
-            .filter(|(_, weight)| *weight > 0)
-            .map(|(endpoint, weight)| Turn {
-                place: 1,
-                weight: u64::from(weight),
+        let mut cycle = 0;
+        let mut turn = |(endpoint, weight): (u32, u32)| {
+            cycle += u64::from(weight);
+            let step = CYCLE / u64::from(weight);
+            Turn {
+                due: step / 2,
+                step,
                 tie: rng.u32(..),
                 endpoint,
-            })
-            .collect();
-        let cycle = turns.iter().map(|turn| turn.weight).sum();
+            }
+        };
+        let ready = ready.filter(|(_, weight)| *weight > 0);
+        let turns = ready.map(&mut turn).collect();
         Self {
             turns,
             cycle,
@@ -68,7 +75,7 @@ impl RoundRobin {
             self.turns.extend(self.passed.drain(..));
         }
         let endpoint = self.turns.peek_mut().map(|mut turn| {
-            turn.place += 2;
+            turn.due = turn.due.saturating_add(turn.step);
             turn.endpoint
         });
         self.turns.extend(self.passed.drain(..));
@@ -80,7 +87,7 @@ impl RoundRobin {
     fn begin(&mut self) {
         let mut turns = std::mem::take(&mut self.turns).into_vec();
         for turn in &mut turns {
-            turn.place = 1;
+            turn.due = turn.step / 2;
         }
         self.turns = turns.into();
         self.left = self.cycle;
@@ -90,10 +97,7 @@ impl RoundRobin {
 impl Ord for Turn {
     /// The greatest is due first, as [`BinaryHeap`] wants it.
     fn cmp(&self, other: &Self) -> Ordering {
-        // place / weight, compared without a division; no overflow, for weights end at 10,000.
-        let mine = self.place.saturating_mul(other.weight);
-        let theirs = other.place.saturating_mul(self.weight);
-        (theirs, other.tie, other.endpoint).cmp(&(mine, self.tie, self.endpoint))
+        (other.due, other.tie, other.endpoint).cmp(&(self.due, self.tie, self.endpoint))
     }
 }
 

@@ -20,13 +20,15 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::StatusCode;
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
 use crate::base::body::Body;
 use crate::base::message::{Request, Response};
-use crate::upstream::client::{Connections, OnInformational, Open, Site, wire};
+use crate::upstream::client::exchange::{Anew, Exchange, Sent};
+use crate::upstream::client::{Connections, OnInformational, Open, Site, Unanswered, wire};
 use crate::upstream::failure::Failure;
 use crate::upstream::pool::{Pool, Pooled};
 
@@ -71,13 +73,28 @@ impl Pooled for Connection {
 }
 
 /// Sends a request on a pooled connection, or on a new one.
-pub(super) async fn send(
+pub(super) fn send<'a>(
+    site: &'a Rc<Site>,
+    pool: &'a Pool<Connection>,
+    request: Request,
+    on_informational: Option<OnInformational>,
+) -> impl Future<Output = Result<Response, Box<Failure>>> + use<'a> {
+    match pool.take() {
+        Some(connection) => Exchange::new(start(site, pool, connection, request, on_informational)),
+        None => Exchange::Anew {
+            sending: Box::pin(send_anew(site, pool, request, on_informational)),
+        },
+    }
+}
+
+/// The same after the first pooled connection turned out to be dead, or there was none.
+async fn send_anew(
     site: &Rc<Site>,
     pool: &Pool<Connection>,
     mut request: Request,
     mut on_informational: Option<OnInformational>,
 ) -> Result<Response, Box<Failure>> {
-    let mut tries = 0;
+    let mut tries = 1;
     loop {
         let pooled = if tries < STALE_TRIES {
             pool.take()
@@ -85,59 +102,79 @@ pub(super) async fn send(
             None
         };
         let fresh = pooled.is_none();
-        let mut connection = match pooled {
+        let connection = match pooled {
             Some(connection) => connection,
-            // Boxed because it is rare, and would otherwise be a part of every request's future.
-            None => match Box::pin(open(site)).await {
+            None => match open(site).await {
                 Ok(connection) => connection,
                 Err(failure) => return Err(failure.with_request(request)),
             },
         };
-        let aside = wire::Aside::take(&mut request.head);
-        let mut message = wire::http1(request, site.endpoint());
-        if let Some(callback) = on_informational.take() {
-            hyper::ext::on_informational(&mut message, move |response| {
-                callback(response.status(), response.headers());
-            });
-        }
-        let mut error = match connection.sender.try_send_request(message).await {
-            Ok(response) => return receive(site, pool, connection, response),
-            Err(error) => error,
+        let (answer, sent) = start(site, pool, connection, request, on_informational.take());
+        request = match answer.await {
+            Ok(response) => return sent.answered(response),
+            Err(error) if fresh => return Err(sent.aside.failed(site, error)),
+            Err(error) => sent.aside.unsent(site, error)?,
         };
-        // hyper hands a message back if it had not begun to write it: the other side closed the
-        // connection between two requests, which is nobody's fault.
-        match error.take_message() {
-            None => return Err(site.explain(&error.into_error())),
-            Some(message) if fresh => {
-                let failure = site.explain(&error.into_error());
-                return Err(failure.with_request(aside.restore(message)));
-            }
-            Some(message) => {
-                request = aside.restore(message);
-                tries += 1;
-            }
-        }
+        tries += 1;
     }
 }
 
-fn receive(
-    site: &Site,
-    pool: &Pool<Connection>,
+/// Hands a request to its connection.
+fn start<'a>(
+    site: &'a Rc<Site>,
+    pool: &'a Pool<Connection>,
+    mut connection: Connection,
+    mut request: Request,
+    on_informational: Option<OnInformational>,
+) -> (
+    impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
+    InFlight<'a>,
+) {
+    let aside = wire::Aside::take(&mut request.head);
+    let mut message = wire::http1(request, site.endpoint());
+    if let Some(callback) = on_informational {
+        hyper::ext::on_informational(&mut message, move |response| {
+            callback(response.status(), response.headers());
+        });
+    }
+    let answer = connection.sender.try_send_request(message);
+    let sent = InFlight {
+        site,
+        pool,
+        connection,
+        aside,
+    };
+    (answer, sent)
+}
+
+/// What a request leaves behind when it was handed to its connection.
+struct InFlight<'a> {
+    site: &'a Rc<Site>,
+    pool: &'a Pool<Connection>,
     connection: Connection,
-    response: http::Response<hyper::body::Incoming>,
-) -> Result<Response, Box<Failure>> {
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    let response = wire::http1_response(response).map_err(|what| site.nonsense(what))?;
-    if upgraded {
-        return Ok(response);
+    aside: wire::Aside,
+}
+
+impl<'a> Sent<'a> for InFlight<'a> {
+    fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let response = wire::http1_response(response).map_err(|what| self.site.nonsense(what))?;
+        if upgraded {
+            return Ok(response);
+        }
+        if self.connection.sender.is_ready() {
+            self.pool.put(self.connection, self.site.tally.now.get());
+        } else {
+            let Connection { sender, link } = self.connection;
+            link.parked.set(Some(sender));
+        }
+        Ok(response)
     }
-    if connection.sender.is_ready() {
-        pool.put(connection, site.tally.now.get());
-    } else {
-        let Connection { sender, link } = connection;
-        link.parked.set(Some(sender));
+
+    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>> {
+        let request = self.aside.unsent(self.site, error)?;
+        Ok(Box::pin(send_anew(self.site, self.pool, request, None)))
     }
-    Ok(response)
 }
 
 async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
@@ -20,7 +21,8 @@ use tokio::task::spawn_local;
 
 use crate::base::body::{Body, Hold, Noted};
 use crate::base::message::{Request, Response, ResponseHead};
-use crate::upstream::client::{Connections, Open, Site, wire};
+use crate::upstream::client::exchange::{Anew, Exchange, Sent};
+use crate::upstream::client::{Connections, Open, Site, Unanswered, wire};
 use crate::upstream::connect::Socket;
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::pool::Keep;
@@ -73,7 +75,21 @@ struct Flight {
 }
 
 /// Sends a request as one more stream.
-pub(super) async fn send(
+pub(super) fn send<'a>(
+    site: &'a Rc<Site>,
+    shared: &'a Shared,
+    request: Request,
+) -> impl Future<Output = Result<Response, Box<Failure>>> + use<'a> {
+    match shared.take() {
+        Some(connection) => Exchange::new(start(site, shared, connection, request)),
+        None => Exchange::Anew {
+            sending: Box::pin(send_anew(site, shared, request)),
+        },
+    }
+}
+
+/// The same after the first connection turned out to be dead, or there was none.
+async fn send_anew(
     site: &Rc<Site>,
     shared: &Shared,
     mut request: Request,
@@ -82,43 +98,84 @@ pub(super) async fn send(
     loop {
         let connection = match shared.take() {
             Some(connection) => connection,
-            None => match Box::pin(shared.wait(site)).await {
+            None => match shared.wait(site).await {
                 Ok(connection) => connection,
                 Err(failure) => return Err(failure.with_request(request)),
             },
         };
-        connection.used.set(site.tally.now.get());
-        let hold = Hold::new(&connection.streams);
-        let aside = wire::Aside::take(&mut request.head);
-        let noted = note_overflow(&mut request);
-        let message = wire::http2(request, site.endpoint());
-        // The future borrows nothing of the sender.
-        let answer = connection.sender.borrow_mut().try_send_request(message);
-        let mut error = match answer.await {
-            Ok(response) => {
-                connection.answered.set(true);
-                let (parts, body) = response.into_parts();
-                return Ok(Response {
-                    head: ResponseHead::from_http(parts),
-                    body: Body::wire_held(body, hold),
-                });
+        let (answer, sent) = start(site, shared, connection, request);
+        request = match answer.await {
+            Ok(response) => return sent.answered(response),
+            Err(error) => {
+                let connection = Rc::clone(&sent.connection);
+                let unsent = sent.unsent(error)?;
+                if tries == TRIES {
+                    return Err(connection.closed_early(site).with_request(unsent));
+                }
+                unsent
             }
-            Err(error) => error,
         };
-        match error.take_message() {
-            Some(message) if tries < TRIES => {
-                request = aside.restore(message);
-                tries += 1;
-            }
-            Some(message) => {
-                let failure = connection.closed_early(site, &error.into_error());
-                return Err(failure.with_request(aside.restore(message)));
-            }
-            None => {
-                let failure = site.explain(&error.into_error());
-                return Err(with_body_error(failure, noted.as_ref()));
-            }
-        }
+        tries += 1;
+    }
+}
+
+/// Hands a request to its connection.
+fn start<'a>(
+    site: &'a Rc<Site>,
+    shared: &'a Shared,
+    connection: Rc<Connection>,
+    mut request: Request,
+) -> (
+    impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
+    InFlight<'a>,
+) {
+    connection.used.set(site.tally.now.get());
+    let aside = wire::Aside::take(&mut request.head);
+    let noted = note_overflow(&mut request);
+    let message = wire::http2(request, site.endpoint());
+    let answer = connection.sender.borrow_mut().try_send_request(message);
+    let sent = InFlight {
+        site,
+        shared,
+        hold: Hold::new(&connection.streams),
+        connection,
+        aside,
+        noted,
+    };
+    (answer, sent)
+}
+
+/// What a request leaves behind when it was handed to its connection.
+struct InFlight<'a> {
+    site: &'a Rc<Site>,
+    shared: &'a Shared,
+    hold: Hold,
+    connection: Rc<Connection>,
+    aside: wire::Aside,
+    noted: Option<Noted>,
+}
+
+impl<'a> Sent<'a> for InFlight<'a> {
+    fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
+        self.connection.answered.set(true);
+        let (parts, body) = response.into_parts();
+        Ok(Response {
+            head: ResponseHead::from_http(parts),
+            body: Body::wire_held(body, self.hold),
+        })
+    }
+
+    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>> {
+        let (site, shared) = (self.site, self.shared);
+        let request = self.unsent(error)?;
+        Ok(Box::pin(send_anew(site, shared, request)))
+    }
+}
+
+impl InFlight<'_> {
+    fn unsent(self, error: Unanswered) -> Result<Request, Box<Failure>> {
+        let unsent = self.aside.unsent(self.site, error);
+        unsent.map_err(|failure| with_body_error(failure, self.noted.as_ref()))
     }
 }
 
@@ -234,14 +291,16 @@ impl Connection {
         }
     }
 
-    fn closed_early(&self, site: &Site, error: &hyper::Error) -> Box<Failure> {
-        if self.answered.get() {
-            return site.explain(error);
-        }
-        let detail = format!(
-            "{} closes every connection at once: if it does not speak HTTP/2, set `protocol: http1`",
-            site.label()
-        );
+    /// Why a request was handed back by one new connection after the other.
+    fn closed_early(&self, site: &Site) -> Box<Failure> {
+        let label = site.label();
+        let detail = if self.answered.get() {
+            format!("{label} closed the connection before the request was sent")
+        } else {
+            format!(
+                "{label} closes every connection at once: if it does not speak HTTP/2, set `protocol: http1`"
+            )
+        };
         site.failure(Cause::Closed, detail)
     }
 }

@@ -4,23 +4,30 @@
 //! task; it ends with the connection, and the runtime ends it at the latest with the worker.
 
 mod broken;
+mod exchange;
 mod h1;
 mod h2;
 mod wire;
 
 use std::cell::Cell;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use http::{HeaderMap, StatusCode};
 
+use crate::base::body::Body;
 use crate::base::message::{Request, Response};
 use crate::upstream::connect::{self, Socket};
 use crate::upstream::failure::{Cause, Failure, words};
 use crate::upstream::pool::{Keep, Pool};
 use crate::upstream::{Endpoint, Protocol, Upstream};
+
+/// What hyper gives in the place of an answer: why, and the request if it was not begun to be written.
+type Unanswered = hyper::client::conn::TrySendError<http::Request<Body>>;
 
 /// Called with the status and the headers of each informational answer (1xx but 101).
 pub type OnInformational = Box<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
@@ -102,14 +109,16 @@ impl Site {
         }
     }
 
-    pub(super) async fn send(
+    pub(super) fn send(
         self: &Rc<Self>,
         request: Request,
         on_informational: Option<OnInformational>,
-    ) -> Result<Response, Box<Failure>> {
+    ) -> impl Future<Output = Result<Response, Box<Failure>>> {
         match &self.connections {
-            Connections::Http1(pool) => h1::send(self, pool, request, on_informational).await,
-            Connections::Http2(shared) => h2::send(self, shared, request).await,
+            Connections::Http1(pool) => {
+                Either::Left(h1::send(self, pool, request, on_informational))
+            }
+            Connections::Http2(shared) => Either::Right(h2::send(self, shared, request)),
         }
     }
 

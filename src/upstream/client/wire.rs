@@ -7,7 +7,8 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::base::body::Body;
 use crate::base::message::{Client, Params, Request, RequestHead, Response, ResponseHead};
-use crate::upstream::Endpoint;
+use crate::upstream::client::{Site, Unanswered};
+use crate::upstream::{Endpoint, Failure};
 
 /// What `http::Request` has no place for, kept for the case that a request comes back unsent.
 pub(super) struct Aside {
@@ -23,8 +24,33 @@ impl Aside {
         }
     }
 
+    /// The request, if not a byte of it was written; else the failure.
+    ///
+    /// hyper hands a message back when the other side closed the connection between two requests,
+    /// which is nobody's fault.
+    pub(super) fn unsent(
+        self,
+        site: &Site,
+        mut error: Unanswered,
+    ) -> Result<Request, Box<Failure>> {
+        match error.take_message() {
+            Some(message) => Ok(self.restore(message)),
+            None => Err(site.explain(&error.into_error())),
+        }
+    }
+
+    /// The failure, with the request in it if not a byte of it was written.
+    pub(super) fn failed(self, site: &Site, mut error: Unanswered) -> Box<Failure> {
+        let message = error.take_message();
+        let failure = site.explain(&error.into_error());
+        match message {
+            Some(message) => failure.with_request(self.restore(message)),
+            None => failure,
+        }
+    }
+
     /// The request as it was, but for the form of its target.
-    pub(super) fn restore(self, message: http::Request<Body>) -> Request {
+    fn restore(self, message: http::Request<Body>) -> Request {
         let (parts, body) = message.into_parts();
         let mut head = RequestHead::from_http(parts, self.client);
         head.params = self.params;

@@ -14,6 +14,9 @@ use tokio::task::spawn_local;
 use crate::base::message::{Request, Response};
 use crate::upstream::{EndpointSettings, Failure, Lane, SendOptions, Sent, Settings, Upstream};
 
+/// The answer of a server that has nothing to say.
+pub(super) const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
 /// Longer than anything here takes; a test that waits for it has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -96,6 +99,12 @@ pub(super) async fn read_head(socket: &mut (impl AsyncRead + Unpin)) -> Option<S
         head.push(socket.read_u8().await.ok()?);
     }
     String::from_utf8(head).ok()
+}
+
+/// Reads to the end of the connection and answers nothing.
+pub(super) async fn drain(socket: &mut (impl AsyncRead + Unpin)) {
+    let mut some = vec![0; 64 << 10];
+    while socket.read(&mut some).await.is_ok_and(|size| size > 0) {}
 }
 
 pub(super) fn get(path: &str) -> Request {

@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use super::fake::{Peer, answer, failure, get, lane, read_head, send, soon, text, until};
+use super::fake::{Peer, answer, drain, failure, get, lane, read_head, send, soon, text, until};
 use crate::base::body::{Body, BodyError};
 use crate::upstream::{Cause, Lane, Protocol, Settings};
 
@@ -54,14 +54,14 @@ fn ok() -> http::Response<()> {
     http::Response::new(())
 }
 
-async fn say(mut respond: SendResponse<Bytes>, text: &'static str) {
+fn say(mut respond: SendResponse<Bytes>, text: &'static str) {
     let mut body = respond.send_response(ok(), false).expect("sent");
     body.send_data(Bytes::from(text), true).expect("sent");
 }
 
 #[tokio::test(flavor = "local")]
 async fn a_burst_of_requests_shares_one_connection() {
-    let peer = streams(200, |(_, respond)| say(respond, "ok")).await;
+    let peer = streams(200, |(_, respond)| async { say(respond, "ok") }).await;
     let lane = http2_lane(&peer);
     let burst: Vec<_> = (0..100)
         .map(|_| {
@@ -89,7 +89,7 @@ async fn a_further_connection_is_made_only_when_all_streams_are_in_use() {
                 count.set(count.get() + 1);
                 gate.notified().await;
             }
-            say(respond, "ok").await;
+            say(respond, "ok");
         }
     })
     .await;
@@ -234,11 +234,11 @@ async fn a_connection_that_says_goodbye_is_replaced_and_its_streams_finish() {
                     let gate = Rc::clone(&gate);
                     spawn_local(async move {
                         gate.notified().await;
-                        say(respond, "late").await;
+                        say(respond, "late");
                     });
                     connection.graceful_shutdown();
                 } else {
-                    say(respond, "ok").await;
+                    say(respond, "ok");
                 }
             }
         }
@@ -265,12 +265,11 @@ async fn a_connection_that_breaks_is_replaced() {
     let peer = Peer::start(|_, socket| async move {
         let mut connection = h2::server::handshake(socket).await.expect("a preface");
         if let Some(Ok((_, respond))) = connection.accept().await {
-            say(respond, "ok").await;
+            say(respond, "ok");
             // Driven until the answer is out, then dropped without a word.
             let drive = std::future::poll_fn(|cx| connection.poll_closed(cx));
-            tokio::time::timeout(Duration::from_millis(20), drive)
-                .await
-                .ok();
+            let closed = tokio::time::timeout(Duration::from_millis(20), drive).await;
+            assert!(closed.is_err(), "the client keeps it open");
         }
     })
     .await;
@@ -286,10 +285,9 @@ async fn a_connection_that_breaks_is_replaced() {
 async fn a_server_of_http1_is_recognised() {
     let peer = Peer::start(|_, mut socket| async move {
         read_head(&mut socket).await;
-        socket
-            .write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
-            .await
-            .ok();
+        let answer = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        socket.write_all(answer).await.expect("written");
+        drain(&mut socket).await;
     })
     .await;
     let failure = failure(&http2_lane(&peer), get("/")).await;
@@ -312,7 +310,7 @@ async fn idle_connections_are_swept_and_busy_ones_are_not() {
         let gate = Rc::clone(&gate);
         async move {
             gate.notified().await;
-            say(respond, "ok").await;
+            say(respond, "ok");
         }
     })
     .await;
@@ -321,14 +319,14 @@ async fn idle_connections_are_swept_and_busy_ones_are_not() {
     let task = Rc::clone(&lane);
     let task = spawn_local(async move { text(answer(&task, get("/")).await).await });
     until(|| lane.counts().active == 1).await;
-    let later = start + Duration::from_secs(60);
+    let later = start + Duration::from_mins(1);
     lane.sweep(later);
     assert_eq!(lane.counts().active, 1);
     open.notify_one();
     assert_eq!(soon(task).await.expect("no panic"), "ok");
     lane.sweep(later + Duration::from_secs(50));
     assert_eq!(lane.counts().idle, 1);
-    lane.sweep(later + Duration::from_secs(60));
+    lane.sweep(later + Duration::from_mins(1));
     until(|| lane.counts().idle + lane.counts().active == 0).await;
 }
 
@@ -372,7 +370,7 @@ async fn a_canceled_request_resets_its_stream_and_keeps_the_connection() {
                 assert_eq!(reason.expect("a reset"), Reason::CANCEL);
                 told.notify_one();
             } else {
-                say(respond, "ok").await;
+                say(respond, "ok");
             }
         }
     })

@@ -4,4 +4,6 @@ mod connecting;
 mod fake;
 mod http1;
 mod http2;
+mod misbehaving;
+mod pooling;
 mod upgrades;
