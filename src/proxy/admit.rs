@@ -79,6 +79,12 @@ fn check_method(head: &RequestHead) -> Result<(), Failure> {
     if head.path() == "*" && head.method() != Method::OPTIONS {
         return Err(Failure::bad_request("the target `*` is for OPTIONS alone"));
     }
+    // A bare host is a target for CONNECT alone (RFC 9112, 3.2.3).
+    if head.uri().authority().is_some() && head.uri().scheme().is_none() {
+        return Err(Failure::bad_request(
+            "the target is neither a path nor a URL",
+        ));
+    }
     Ok(())
 }
 
