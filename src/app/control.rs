@@ -221,12 +221,19 @@ impl<'a> Control<'a> {
         ];
         self.answer_operators(admin, telemetry);
         self.server.apply(prepared, &snapshot);
-        let listeners = self.server.addresses();
-        addresses.extend(listeners.map(|(name, address)| (name.to_owned(), address.clone())));
+        addresses.extend(self.listeners());
         for (name, address) in &addresses {
             tracing::info!(name, %address, "listening");
         }
         Ok(addresses)
+    }
+
+    /// Names of the open listeners, and where each really listens.
+    fn listeners(&self) -> Vec<(String, Address)> {
+        let addresses = self.server.addresses();
+        addresses
+            .map(|(name, address)| (name.to_owned(), address.clone()))
+            .collect()
     }
 
     fn answer_operators(&mut self, admin: Door, telemetry: Door) {
@@ -357,7 +364,15 @@ impl<'a> Control<'a> {
         self.published.publish(self.builder.keep(built));
         let new = self.published.load();
         if let Some(prepared) = prepared {
+            let had: Vec<_> = self.listeners();
             self.server.apply(prepared, &new);
+            let opened = self
+                .listeners()
+                .into_iter()
+                .filter(|one| !had.contains(one));
+            for (name, address) in opened {
+                tracing::info!(name, %address, "listening");
+            }
         }
         Ok(reload::difference(&old, &new))
     }

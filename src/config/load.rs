@@ -154,7 +154,14 @@ impl<'a> Loader<'a> {
         };
         let includes: Vec<Node> = match &root.kind {
             Kind::Map(_) => root.get("include").into_iter().cloned().collect(),
-            _ if root.is_nothing() => return,
+            _ if root.is_nothing() => {
+                // What an editor leaves for a moment that truncates the file before it writes it
+                // must not close every listener.
+                if depth == 0 && self.includes == Includes::Followed {
+                    self.fail(Problem::error(root.span, "the configuration is empty"));
+                }
+                return;
+            }
             _ => {
                 let message =
                     "a configuration is a map of sections such as `listeners` and `routes`";

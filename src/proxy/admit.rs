@@ -79,6 +79,12 @@ fn check_method(head: &RequestHead) -> Result<(), Failure> {
     if head.path() == "*" && head.method() != Method::OPTIONS {
         return Err(Failure::bad_request("the target `*` is for OPTIONS alone"));
     }
+    // A bare host is a target for CONNECT alone (RFC 9112, 3.2.3).
+    if head.uri().authority().is_some() && head.uri().scheme().is_none() {
+        return Err(Failure::bad_request(
+            "the target is neither a path nor a URL",
+        ));
+    }
     Ok(())
 }
 
@@ -155,7 +161,9 @@ fn is_host(text: &[u8]) -> bool {
                     .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
         }
     };
-    host_is_fine && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
+    // Digits of equal number compare as numbers do.
+    let port_is_fine = port.len() < 5 || (port.len() == 5 && port <= b"65535".as_slice());
+    host_is_fine && port_is_fine && port.iter().all(u8::is_ascii_digit)
 }
 
 fn count_hops(head: &mut RequestHead) -> Result<(), Failure> {
@@ -439,10 +447,12 @@ mod tests {
         check(&[("host", "a b")]);
         check(&[("host", "user@a")]);
         check(&[("host", "a:port")]);
+        check(&[("host", "a:65536")]);
+        check(&[("host", "a:000080")]);
         check(&[("host", "a/b")]);
         check(&[("host", "[::1")]);
         check(&[("host", "a"), ("connection", "host")]);
-        for fine in ["a", "a.b-c_d:80", "127.0.0.1", "[::1]:80"] {
+        for fine in ["a", "a.b-c_d:80", "a:65535", "127.0.0.1", "[::1]:80"] {
             admitted(&[("host", fine)], &[]);
         }
     }

@@ -436,3 +436,56 @@ async fn resets_in_a_row_do_not_pile_up_work() {
     let grown = gateway.memory().saturating_sub(before);
     assert!(grown < 64 << 20, "grew by {} KiB", grown >> 10);
 }
+
+#[tokio::test]
+async fn an_upgrade_to_http2_is_no_tunnel_past_the_routes() {
+    let upstream = Upstream::echo("up").await;
+    let gateway = gateway(&upstream).await;
+    let answer = request(
+        gateway.public(),
+        "GET / HTTP/1.1\r\nhost: x\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\n\
+         http2-settings: AAMAAABkAAQAAP__\r\n\r\n",
+    )
+    .await;
+    assert_eq!(answer.status, 200, "the offer is not taken (RFC 9110, 7.8)");
+    let seen = &upstream.requests()[0];
+    for name in ["upgrade", "http2-settings", "connection"] {
+        assert_eq!(seen.header(name), None, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_goes_in_circles_is_508() {
+    let upstream = Upstream::echo("up").await;
+    let gateway = gateway(&upstream).await;
+    gateway
+        .reload(&format!(
+            "routes:\n  - {{name: up, match: {{path_prefix: /}}, upstream: ourselves}}\n\
+             upstreams:\n  ourselves: {{endpoints: [\"{}\"]}}\n",
+            gateway.public()
+        ))
+        .await;
+    assert_eq!(gateway.get("/").await.status, 508);
+    let metrics = gateway.flagged("LOOP", 1).await;
+    let rounds = metrics.sum("retort_http_requests_total", &[("code", "508")]);
+    assert!(rounds < 100.0, "{rounds}");
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_given_up() {
+    let upstream = Upstream::echo("up").await;
+    let gateway = Gateway::start(format!(
+        "routes:\n  - {{name: up, match: {{path_prefix: /}}, upstream: up, timeouts: {{idle: 300ms}}}}\nupstreams:\n{}",
+        upstream.yaml("up")
+    ))
+    .await;
+    let mut conn = Conn::connect(gateway.public()).await;
+    conn.send("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\nonly this")
+        .await;
+    if let Some(answer) = conn.answer_to("POST").await {
+        assert!(matches!(answer.status, 408 | 504), "{}", answer.text());
+    }
+    assert!(conn.is_closed().await);
+    upstream.disconnected(1).await;
+    assert!(upstream.requests().is_empty());
+}

@@ -257,3 +257,58 @@ routes:
     );
     gateway.flagged("RL", 1).await;
 }
+
+#[tokio::test]
+async fn a_protocol_that_is_not_listed_is_not_spoken() {
+    let only = |protocol: &str| {
+        Gateway::start(format!(
+            "listeners:\n  - {{name: public, address: \"127.0.0.1:0\", protocols: [{protocol}]}}\n\
+             routes:\n  - {{name: ok, match: {{path_prefix: /}}, handler: {{respond: {{body: ok}}}}}}\n"
+        ))
+    };
+    let gateway = only("http1").await;
+    assert_eq!(gateway.get("/").await.status, 200);
+    let mut conn = Conn::connect(gateway.public()).await;
+    conn.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    let said = conn.rest().await;
+    assert!(!said.starts_with(&[0, 0]), "no HTTP/2 frame: {said:?}");
+
+    let gateway = only("http2").await;
+    let client = Http2::connect(gateway.public()).await;
+    assert_eq!(client.get("/").await.expect("an answer").status, 200);
+    let mut conn = Conn::connect(gateway.public()).await;
+    conn.send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let said = String::from_utf8_lossy(&conn.rest().await).into_owned();
+    assert!(!said.contains("200"), "{said}");
+}
+
+#[tokio::test]
+async fn when_files_run_out_nothing_spins_and_service_comes_back() {
+    let gateway =
+        Gateway::start_through("ulimit -n 80; exec \"$@\"", &listener("connections: 1000")).await;
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        open.push(Conn::connect(gateway.public()).await);
+    }
+    gateway
+        .counts_at_least("retort_listener_accept_errors_total", 1.0)
+        .await;
+    let before = gateway.cpu();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let spent = gateway.cpu().saturating_sub(before);
+    assert!(
+        spent < Duration::from_millis(300),
+        "{spent:?} of CPU in a second"
+    );
+    drop(open);
+    crate::harness::eventually(
+        "service to come back",
+        || async {
+            let mut conn = Conn::connect(gateway.public()).await;
+            let _refused = conn.try_send("GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+            conn.answer_to("GET").await.map(|answer| answer.status)
+        },
+        |status| *status == Some(200),
+    )
+    .await;
+}

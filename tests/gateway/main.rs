@@ -17,6 +17,7 @@ mod handlers;
 mod harness;
 mod hostile;
 mod limits;
+mod middlewares;
 mod reload;
 mod routing;
 mod streaming;

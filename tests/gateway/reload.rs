@@ -204,7 +204,7 @@ async fn listeners_come_and_go_and_those_that_stay_keep_their_port() {
     )
     .await;
     gateway.reload(&listeners(&["public", "again"])).await;
-    gateway.logs("name=again").await;
+    gateway.logs("name=\"again\"").await;
     assert_eq!(gateway.get("/").await.text(), "ok");
 }
 

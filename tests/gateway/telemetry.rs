@@ -203,6 +203,10 @@ async fn the_access_log_comes_in_the_format_that_was_asked_for() {
     for (format, words) in [
         ("text", vec!["GET", "/ok/1", "200", "ok"]),
         (
+            "\"{method}|{path}|{query}|{status}|{route}|{user_agent}\"",
+            vec!["GET|/ok/1|-|200|ok|tester"],
+        ),
+        (
             "combined",
             vec![
                 "127.0.0.1 - - [",

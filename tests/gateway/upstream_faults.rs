@@ -272,3 +272,35 @@ async fn an_upstream_without_endpoints_that_can_be_reached_leaves_others_alone()
     assert!(bad.iter().all(|answer| answer.status == 503));
     assert!(fine.iter().all(|answer| answer.status == 200));
 }
+
+#[tokio::test]
+async fn what_may_have_run_is_never_sent_again() {
+    // Answers the first request of a connection; reads the second whole and closes without a word.
+    let upstream = Upstream::start(|mut peer| async move {
+        if peer.request().await.is_some() {
+            peer.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            let _read = peer.request().await;
+        }
+    })
+    .await;
+    let good = Upstream::echo("good").await;
+    for method in ["GET", "POST"] {
+        let address = upstream.address.to_string();
+        let workers = "runtime: {workers: 1}\n";
+        let yaml = format!("{workers}{}", routes(&address, &good, "request: 5s"));
+        let gateway = Gateway::start(yaml).await;
+        let before = upstream.requests().len();
+        assert_eq!(gateway.get("/bad").await.text(), "ok");
+        let again = format!(
+            "{method} /bad HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            request(gateway.public(), again).await.status,
+            502,
+            "{method}"
+        );
+        assert_eq!(upstream.requests().len() - before, 2, "{method}");
+        gateway.flagged("UC", 1).await;
+    }
+}

@@ -77,8 +77,26 @@ pub(super) fn http1(request: Request, endpoint: Option<&Endpoint>) -> http::Requ
             *message.uri_mut() = target.into();
         }
     }
+    join_cookies(message.headers_mut());
     frame(&mut message);
     message
+}
+
+/// HTTP/2 may send each cookie in a field of its own; HTTP/1 knows one field only (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut cookies = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
+        return;
+    };
+    let mut joined = first.as_bytes().to_vec();
+    for cookie in std::iter::once(second).chain(cookies) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(cookie.as_bytes());
+    }
+    // What was valid in pieces is valid as a whole.
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// Says how the body ends, where hyper would guess otherwise.
@@ -212,6 +230,23 @@ mod tests {
         check("http://x.example?b=1", None, "/?b=1", "x.example");
         check("/", None, "/", "127.0.0.1:9001");
         check("*", Some("x"), "*", "x");
+    }
+
+    #[test]
+    fn cookies_of_http2_become_one_field() {
+        let check = |cookies: &[&'static str], expected: &[&str]| {
+            let mut request = request("/", Some("x"));
+            for cookie in cookies {
+                let cookie = HeaderValue::from_static(cookie);
+                request.head.headers.append(header::COOKIE, cookie);
+            }
+            let message = http1(request, None);
+            let found: Vec<_> = message.headers().get_all(header::COOKIE).iter().collect();
+            assert_eq!(found, expected);
+        };
+        check(&[], &[]);
+        check(&["a=1; b=2"], &["a=1; b=2"]);
+        check(&["a=1", "b=2", "c=3"], &["a=1; b=2; c=3"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -30,7 +31,7 @@ impl Gateway {
             let dir = TempDir::new().expect("a folder");
             let file = dir.path().join("retort.yaml");
             fs::write(&file, complete(&yaml)).expect("a file");
-            match Self::launch(dir, file, &[]).await {
+            match Self::launch(dir, file, &[], "exec \"$@\"").await {
                 Ok(gateway) => gateway,
                 Err(output) => panic!("{place}: the gateway did not start:\n{output}"),
             }
@@ -39,7 +40,7 @@ impl Gateway {
 
     /// Starts it in a folder of the test's own, with a file that is there.
     pub(crate) async fn start_in(dir: TempDir, file: PathBuf) -> Self {
-        Self::launch(dir, file, &[])
+        Self::launch(dir, file, &[], "exec \"$@\"")
             .await
             .unwrap_or_else(|output| panic!("the gateway did not start:\n{output}"))
     }
@@ -49,7 +50,17 @@ impl Gateway {
         let dir = TempDir::new().expect("a folder");
         let file = dir.path().join("retort.yaml");
         fs::write(&file, complete(yaml)).expect("a file");
-        Self::launch(dir, file, variables)
+        Self::launch(dir, file, variables, "exec \"$@\"")
+            .await
+            .unwrap_or_else(|output| panic!("the gateway did not start:\n{output}"))
+    }
+
+    /// Starts it by a shell script that ends in `exec "$@"`, with limits of the process set before.
+    pub(crate) async fn start_through(script: &str, yaml: &str) -> Self {
+        let dir = TempDir::new().expect("a folder");
+        let file = dir.path().join("retort.yaml");
+        fs::write(&file, complete(yaml)).expect("a file");
+        Self::launch(dir, file, &[], script)
             .await
             .unwrap_or_else(|output| panic!("the gateway did not start:\n{output}"))
     }
@@ -58,9 +69,15 @@ impl Gateway {
         dir: TempDir,
         file: PathBuf,
         variables: &[(&str, &str)],
+        script: &str,
     ) -> Result<Self, String> {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_retort"));
-        command.arg("run").arg("-c").arg(&file).env("NO_COLOR", "1");
+        let mut command = std::process::Command::new("sh");
+        command
+            .args(["-c", script, "sh", env!("CARGO_BIN_EXE_retort")])
+            .arg("run")
+            .arg("-c")
+            .arg(&file)
+            .env("NO_COLOR", "1");
         command.current_dir(dir.path());
         command.envs(variables.iter().copied());
         let program = Program::start("retort", command);
@@ -130,6 +147,17 @@ impl Gateway {
         )
     }
 
+    /// Waits until a metric is no less than a value.
+    pub(crate) async fn counts_at_least(&self, name: &str, value: f64) -> Metrics {
+        let is_enough = move |metrics: &Metrics| metrics.sum(name, &[]) >= value;
+        eventually(
+            format!("{name} to be {value}"),
+            || self.metrics(),
+            is_enough,
+        )
+        .await
+    }
+
     /// Waits until so many requests were answered with a flag.
     #[track_caller]
     pub(crate) fn flagged(&self, flag: &str, times: u32) -> impl Future<Output = Metrics> {
@@ -192,6 +220,11 @@ impl Gateway {
         let found = self.program.output.find_text(words);
         let what = format!("{words:?} on standard output");
         async move { soon(&what, found).await.expect(&what) }
+    }
+
+    /// CPU time used so far.
+    pub(crate) fn cpu(&self) -> Duration {
+        self.program.cpu()
     }
 
     /// Memory in use, in bytes.

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -56,10 +57,28 @@ impl Program {
         signal(self.child.id(), name);
     }
 
-    /// Waits for the end: first for that of its output, which is an event.
+    /// Waits for the end: first for that of its outputs, which are events.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         soon(format!("{} to end", self.name), self.errors.ended()).await;
+        self.output.ended().await;
         self.child.wait().expect("a status")
+    }
+
+    /// CPU time used so far, in steps of ten milliseconds.
+    pub(crate) fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("a status");
+        // After the name, which is in brackets: the 12th and 13th fields are user and system time.
+        let fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
+        let ticks = fields
+            .skip(11)
+            .take(2)
+            .map(|field| field.parse::<u64>().expect("a number"));
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     /// Memory in use, in bytes.
