@@ -3,6 +3,7 @@
 //! It closes when the answer's body has ended, or when it is dropped before: a client that leaves
 //! takes its request's future along, and the record is all that remains to tell.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::snapshot::publish::View;
 use crate::snapshot::{Listener, To};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::decision::{Decision, Flag};
-use crate::telemetry::metrics::{HandlerSeries, RouteSeries, Sample};
+use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
 
 /// Everything that is known of a request, from admission to its last byte.
 pub(crate) struct Exchange {
@@ -60,6 +61,8 @@ pub(crate) struct Exchange {
     /// Bytes of the request's body, where it has one.
     pub received: Option<Arc<AtomicU64>>,
     status: StatusCode,
+    /// There was no head: method and path are not known.
+    headless: bool,
     log: Option<Box<Said>>,
 }
 
@@ -115,6 +118,7 @@ impl Exchange {
             sent: 0,
             received: None,
             status: failure::client_left(),
+            headless: false,
             log: None,
         })
     }
@@ -172,8 +176,9 @@ impl Exchange {
     }
 
     /// Bytes that never became a request: there is nothing but the answer to tell of.
-    pub(crate) fn refused(&mut self, status: StatusCode, flag: Flag, detail: &'static str) {
+    pub(crate) fn refused(&mut self, status: StatusCode, flag: Flag, detail: Cow<'static, str>) {
         self.decision.fail(flag, detail);
+        self.headless = true;
         self.answered(status);
     }
 
@@ -193,7 +198,7 @@ impl Exchange {
         self.series().end(
             self.local.id,
             &Sample {
-                method: (&self.method).into(),
+                method: self.counted_method(),
                 status: self.status.as_u16(),
                 flag: self.decision.flag,
                 took,
@@ -206,6 +211,14 @@ impl Exchange {
         }
         self.local.in_flight.set(self.local.in_flight.get() - 1);
         self.origin.leave();
+    }
+
+    fn counted_method(&self) -> metrics::Method {
+        if self.headless {
+            metrics::Method::Other
+        } else {
+            (&self.method).into()
+        }
     }
 
     /// What the backend's own series say.
@@ -263,9 +276,13 @@ impl Exchange {
             took,
             listener: &self.listener().name,
             route: self.route.map(|route| &*snapshot.route(route).name),
-            method: self.method.as_str(),
+            method: if self.headless {
+                "-"
+            } else {
+                self.method.as_str()
+            },
             host: said.host.as_deref(),
-            path: &said.path,
+            path: if self.headless { "-" } else { &said.path },
             query: said.query.as_deref(),
             protocol: self.version,
             status: self.status.as_u16(),

@@ -18,6 +18,7 @@ mod upgrade;
 pub use local::{Local, Origin, Wire};
 pub use reply::Tracked;
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use http::{Method, StatusCode, Uri};
@@ -81,10 +82,11 @@ pub fn record_refused(
     origin: &Rc<Origin>,
     status: StatusCode,
     flag: Flag,
-    detail: &'static str,
+    detail: Cow<'static, str>,
 ) {
     let (view, listener) = origin.pin(local);
-    let head = RequestHead::new(Method::GET, Uri::default());
+    let mut head = RequestHead::new(Method::GET, Uri::default());
+    head.client.ip = origin.peer.map(|peer| peer.ip().to_canonical());
     let mut exchange = Exchange::open(local, origin, view, listener, &head);
     exchange.routed(None, &head);
     exchange.refused(status, flag, detail);

@@ -118,7 +118,7 @@ async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
     let service = service_fn(move |request| answer(Rc::clone(&its_terms), request));
     let mut builder = http1::Builder::new();
     builder
-        // The end of a client's bytes is the end of the client: what runs for it is cancelled.
+        // The end of a client's bytes cancels what runs for it; the guard tells it when.
         .half_close(false)
         .max_headers(terms.limits.headers)
         // The guard has counted the head's bytes; what the library adds must not be less.
@@ -212,9 +212,15 @@ enum Phase {
     Head,
     /// A request is being answered; its own deadlines hold.
     Busy,
+    /// The same, but the client has sent its last byte and may be gone.
+    Left,
     /// The client does not take the answer.
     Blocked,
 }
+
+/// How long an answer may take for a client that has sent its last byte. It is cancelled then:
+/// most such clients are gone, and those that only closed one direction ask for little.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// What hyper's connections have in common.
 trait Serving: Future<Output = Result<(), hyper::Error>> {
@@ -275,7 +281,11 @@ fn phase(terms: &Terms, shared: &Shared) -> Phase {
     if shared.write_blocked() {
         Phase::Blocked
     } else if terms.origin.requests.load(Relaxed) > 0 {
-        Phase::Busy
+        if shared.has_left() {
+            Phase::Left
+        } else {
+            Phase::Busy
+        }
     } else if shared.inside_head() {
         Phase::Head
     } else {
@@ -346,6 +356,7 @@ impl Clock {
             Phase::Idle | Phase::Blocked => Some(terms.limits.idle_timeout),
             Phase::Head => Some(terms.limits.header_timeout),
             Phase::Busy => None,
+            Phase::Left => Some(PARTING),
         }
     }
 }

@@ -65,6 +65,9 @@ struct Head {
 /// A line of chunk size with its extensions, or a line before a request, is never longer.
 const SHORT_LINE: usize = 1024;
 
+/// How a TLS connection begins (RFC 8446, 5.1); no request does.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 impl Framing {
     pub(crate) fn new(limits: HeadLimits) -> Self {
         Self {
@@ -81,6 +84,11 @@ impl Framing {
         self.carry = Vec::new();
     }
 
+    /// True where a client may end without leaving anything half said.
+    pub(crate) fn between_messages(&self) -> bool {
+        self.place == Place::RequestLine && !self.inside_head()
+    }
+
     /// True while part of a head has arrived, and not all of it.
     pub(crate) fn inside_head(&self) -> bool {
         matches!(self.place, Place::RequestLine | Place::Headers)
@@ -92,6 +100,11 @@ impl Framing {
     /// # Errors
     /// The first violation; nothing after it may be used.
     pub(crate) fn read(&mut self, mut bytes: &[u8]) -> Result<(), Violation> {
+        if bytes.first() == Some(&TLS_HANDSHAKE) && self.between_messages() {
+            return Err(Violation::Malformed(
+                "this is TLS, and the listener speaks HTTP without it",
+            ));
+        }
         while !bytes.is_empty() {
             bytes = match self.place {
                 Place::Raw => return Ok(()),
@@ -359,6 +372,7 @@ mod tests {
                 "{refused:?}"
             );
         };
+        check(b"\x16\x03\x01\x02\x00\x01");
         check(b"GET / HTTP/1.1\nhost: a\n\n");
         check(b"GET / HTTP/1.1\r\nhost: a\n\r\n");
         check(b"GET / HTTP/1.1\r\nhost: a\r\n b\r\n\r\n");

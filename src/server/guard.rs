@@ -51,6 +51,7 @@ const VIOLATED: u8 = 4;
 const INFORMATIONAL: u8 = 8;
 const RAW: u8 = 16;
 const MID_WRITE: u8 = 32;
+const LEFT: u8 = 64;
 
 impl Shared {
     pub(crate) fn new(requests: &Arc<AtomicUsize>) -> Self {
@@ -77,7 +78,7 @@ impl Shared {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the library reads after a violation: the end, once no earlier request is in flight.
+    /// What the library reads when there is no more: the end, once no request is in flight.
     ///
     /// It reads again when it has answered, so nobody needs to wake it.
     fn end_of_input(&self) -> Poll<io::Result<()>> {
@@ -86,6 +87,13 @@ impl Shared {
         } else {
             Poll::Ready(Ok(()))
         }
+    }
+
+    /// True once the client has sent all it will while a request of its is in flight.
+    ///
+    /// It may have closed one direction and be waiting, or be gone: TCP does not tell which.
+    pub(crate) fn has_left(&self) -> bool {
+        self.has(LEFT)
     }
 
     /// True while part of a head has arrived, and not all of it.
@@ -253,6 +261,12 @@ impl AsyncRead for Guard {
         let before = buffer.filled().len();
         std::task::ready!(this.stream()?.poll_read(cx, buffer))?;
         let new = buffer.filled().get(before..).unwrap_or_default();
+        if new.is_empty() && this.framing.between_messages() {
+            if this.shared.requests.load(Relaxed) > 0 {
+                this.shared.set(LEFT);
+            }
+            return this.shared.end_of_input();
+        }
         let keep = this.inspect(new);
         buffer.set_filled(before + keep);
         if keep == 0 && this.shared.has(VIOLATED) {

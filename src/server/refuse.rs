@@ -1,5 +1,6 @@
 //! Answers to bytes that never became a request.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -16,7 +17,7 @@ use crate::telemetry::decision::Flag;
 pub(crate) struct Refusal {
     status: StatusCode,
     flag: Flag,
-    detail: &'static str,
+    detail: Cow<'static, str>,
 }
 
 impl Refusal {
@@ -42,7 +43,7 @@ impl Refusal {
         Self {
             status,
             flag,
-            detail,
+            detail: detail.into(),
         }
     }
 
@@ -50,7 +51,7 @@ impl Refusal {
         Self {
             status: StatusCode::REQUEST_TIMEOUT,
             flag: Flag::BadRequest,
-            detail: "the request's head did not arrive within the listener's header_timeout",
+            detail: "the request's head did not arrive within the listener's header_timeout".into(),
         }
     }
 
@@ -58,7 +59,7 @@ impl Refusal {
         Self {
             status: StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             flag: Flag::BadRequest,
-            detail: "the listener does not speak this version of HTTP",
+            detail: "the listener does not speak this version of HTTP".into(),
         }
     }
 
@@ -67,7 +68,10 @@ impl Refusal {
         if error.is_parse_too_large() {
             Self::of(Violation::HeadTooLarge("the head is too large"))
         } else {
-            Self::of(Violation::Malformed("the head is not valid HTTP/1.1"))
+            Self {
+                detail: format!("the head is not valid HTTP/1.1: {error}").into(),
+                ..Self::of(Violation::Malformed(""))
+            }
         }
     }
 }
@@ -107,6 +111,6 @@ pub(crate) fn record(terms: &Terms, refusal: &Refusal) {
         &terms.origin,
         refusal.status,
         refusal.flag,
-        refusal.detail,
+        refusal.detail.clone(),
     );
 }
