@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
+use crate::admin::overview::Overview;
 use crate::admin::{self, Door};
 use crate::app::reload::{self, Candidate, Read, Rejected};
 use crate::app::status::Board;
@@ -236,20 +237,21 @@ impl<'a> Control<'a> {
     }
 
     fn answer_operators(&mut self, admin: Door, telemetry: Door) {
+        let overview: Arc<dyn Overview> = Arc::<Board>::clone(&self.board);
         let stopped = |mut stop: watch::Receiver<bool>| async move {
             // The end of the sender is an end, too.
             let _end = stop.wait_for(|stop| *stop).await;
         };
         self.answering.spawn(admin::serve(
             admin,
-            Arc::clone(&self.board) as _,
+            Arc::clone(&overview),
             Arc::clone(&self.lifecycle),
             stopped(self.stop.subscribe()),
         ));
         self.answering.spawn(admin::telemetry::serve(
             telemetry,
             Arc::clone(&self.metrics),
-            Arc::clone(&self.board) as _,
+            overview,
             Arc::clone(&self.lifecycle),
             stopped(self.stop.subscribe()),
         ));

@@ -121,10 +121,8 @@ pub(crate) fn difference(old: &Snapshot, new: &Snapshot) -> String {
     }
 }
 
-fn named<'a>(items: impl Iterator<Item = (&'a str, u64)>) -> Vec<(String, u64)> {
-    items
-        .map(|(name, print)| (name.to_owned(), print))
-        .collect()
+fn named<S: Into<String>>(items: impl Iterator<Item = (S, u64)>) -> Vec<(String, u64)> {
+    items.map(|(name, print)| (name.into(), print)).collect()
 }
 
 fn changes(word: &str, old: &[(String, u64)], new: &[(String, u64)]) -> Option<String> {

@@ -71,7 +71,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_held_body_comes_with_the_permit() {
-        let (permit, mut body) = hold(Body::full("x"), Duration::from_secs(60));
+        let (permit, mut body) = hold(Body::full("x"), Duration::from_mins(1));
         let mut next = Box::pin(body.next_frame());
         assert!(futures_util::poll!(&mut next).is_pending());
         permit.grant();

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::base::body::Body;
 
 /// A request: its head, and its body as it comes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Request {
     /// Method, target and headers.
     pub head: RequestHead,
@@ -110,6 +110,12 @@ pub struct Client {
     pub secure: bool,
 }
 
+impl Default for Client {
+    fn default() -> Self {
+        Self::UNKNOWN
+    }
+}
+
 impl Client {
     /// A client of whom nothing is known: a Unix socket's, or a test's.
     pub const UNKNOWN: Self = Self {
@@ -180,7 +186,7 @@ impl Params {
 }
 
 /// Method, target and headers of a request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RequestHead {
     method: Method,
     uri: Uri,

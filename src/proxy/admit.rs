@@ -109,7 +109,8 @@ fn check_host(head: &mut RequestHead) -> Result<(), Failure> {
             }
         }
         (Some(host), None) => {
-            if !is_host(host.as_bytes()) && !(host.is_empty() && head.version() < Version::HTTP_2) {
+            let may_be_empty = head.version() < Version::HTTP_2;
+            if !(is_host(host.as_bytes()) || host.is_empty() && may_be_empty) {
                 return Err(Failure::bad_request(
                     "Host is not a host with an optional port",
                 ));
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
     use http::Uri;
 
-    const PEER: HeaderValue = HeaderValue::from_static("10.0.0.9");
+    static PEER: HeaderValue = HeaderValue::from_static("10.0.0.9");
 
     fn hop(trusted: &[IpNet]) -> Hop<'_> {
         Hop {

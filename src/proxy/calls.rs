@@ -16,7 +16,7 @@ use crate::upstream::SendOptions;
 pub(crate) struct Calls(Weak<Local>);
 
 /// A call whose maker has set no deadline ends here.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 impl Calls {
     pub(crate) fn new(local: Weak<Local>) -> Self {

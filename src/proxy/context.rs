@@ -17,6 +17,8 @@ use crate::handler::Handler;
 use crate::middleware;
 use crate::proxy::admit::{self, Hop, Wish};
 use crate::proxy::failure::{self, Failure};
+use crate::proxy::reply::Limits;
+use crate::proxy::upgrade::Switch;
 use crate::proxy::{Local, Origin};
 use crate::snapshot::publish::View;
 use crate::snapshot::{Listener, To};
@@ -49,6 +51,10 @@ pub(crate) struct Exchange {
     pub grpc: bool,
     /// Whom it was sent to.
     pub backend: Option<Asked>,
+    /// How long the answer's body may take.
+    pub limits: Limits,
+    /// Both sides leave HTTP once the client has the head of the answer.
+    pub switch: Option<Box<Switch>>,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
@@ -104,6 +110,8 @@ impl Exchange {
             version: head.version(),
             grpc: head.is_grpc(),
             backend: None,
+            limits: Limits::default(),
+            switch: None,
             sent: 0,
             received: None,
             status: failure::client_left(),

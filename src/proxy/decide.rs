@@ -69,7 +69,7 @@ pub(crate) async fn down(
     chains: &Chains<'_>,
     exchange: &mut Exchange,
     request: &mut Request,
-) -> (Depth, Option<Response>) {
+) -> (Depth, Option<Box<Response>>) {
     for (place, chain) in chains.iter().enumerate() {
         let Some(chain) = chain else {
             continue;
@@ -81,7 +81,7 @@ pub(crate) async fn down(
                 chains: place,
                 within: at,
             };
-            return (depth, Some(*response));
+            return (depth, Some(response));
         }
     }
     let depth = Depth {

@@ -1,83 +1,51 @@
 //! From the end of the chain to whoever answers: a handler, or an endpoint of an upstream.
 
 use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::Poll;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
-use crate::base::body::{Body, BodyError};
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::continuation::{self, Permit};
 use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
 use crate::proxy::admit::Wish;
+use crate::proxy::attempt::{self, Clock};
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
-use crate::proxy::reply::{Limits, Tracked};
-use crate::proxy::{inform, upgrade};
+use crate::proxy::inform;
+use crate::proxy::upgrade::Switch;
 use crate::snapshot::{Backend, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
-use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
-
-/// What came back.
-pub(crate) enum Forwarded {
-    /// An answer, and what its body may take.
-    Response(Response, Limits),
-    /// Both sides leave HTTP behind.
-    Switched(Box<Switch>),
-}
-
-/// Two sides that have agreed to speak something else.
-pub(crate) struct Switch {
-    /// The answer that tells the client.
-    head: ResponseHead,
-    client: Upgrade,
-    upstream: Upgrade,
-    idle: Option<Duration>,
-}
-
-impl Switch {
-    /// Starts the tunnel, which keeps the request's record until its end, and tells the client.
-    pub(crate) fn start(self, mut exchange: Box<Exchange>) -> http::Response<Tracked> {
-        exchange.answered(self.head.status);
-        if let Some(wire) = exchange.origin.wire() {
-            wire.leave_http();
-        }
-        let tunnel = upgrade::tunnel(exchange, self.client, self.upstream, self.idle);
-        // It ends with its connections; the worker waits for those when it drains.
-        drop(tokio::task::spawn_local(tunnel));
-        self.head.into_http(Tracked::nothing())
-    }
-}
+use crate::upstream::{Lane, SendOptions, Sent};
 
 /// Sends the request to its backend.
 ///
 /// # Cancel safety
-/// Dropping the future cancels the attempt: the upstream sees its connection or stream end.
+/// Dropping the future cancels the work: a handler's future is dropped, an upstream sees its
+/// connection or stream end.
 pub(crate) async fn forward(
     exchange: &mut Exchange,
-    request: Request,
+    request: &mut Request,
     wish: Wish,
     (place, backend): (usize, &Backend),
     timeouts: &Timeouts,
-) -> Result<Forwarded, Failure> {
-    let deadline = deadline(exchange, &request, timeouts);
+) -> Result<Response, Failure> {
+    exchange.limits.deadline = deadline(exchange, request, timeouts);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));
-            answer_here(exchange, request, handler, deadline).await
+            answer_here(exchange, request, handler).await
         }
         To::Upstream(upstream) => {
             exchange.backend = Some(Asked::Upstream(*upstream));
             let lane = Rc::clone(exchange.view.lane(*upstream));
-            send(exchange, request, wish, &lane, timeouts, deadline).await
+            send(exchange, request, wish, &lane, timeouts).await
         }
     }
 }
@@ -115,28 +83,28 @@ fn grpc_timeout(text: &str) -> Option<Duration> {
 
 async fn answer_here(
     exchange: &mut Exchange,
-    request: Request,
+    request: &mut Request,
     handler: &Arc<Handler>,
-    deadline: Option<Instant>,
-) -> Result<Forwarded, Failure> {
-    let sent = Instant::now();
+) -> Result<Response, Failure> {
+    let start = Instant::now();
+    let deadline = exchange.limits.deadline;
     let context = handler::Context {
         deadline,
         caller: Rc::clone(&exchange.local.caller.0),
         blocking: exchange.local.blocking.clone(),
     };
-    let run = handler.run(request, context);
+    let run = handler.run(std::mem::take(request), context);
     let outcome = match deadline {
         None => Some(run.await),
-        Some(deadline) => within(run, &exchange.local.sweep, sent, deadline).await,
+        Some(deadline) => within(run, &exchange.local.sweep, start, deadline).await,
     };
-    exchange.waited = sent.elapsed();
+    exchange.waited = start.elapsed();
     match outcome {
-        Some(Ok(response)) => Ok(Forwarded::Response(response, Limits::new(None, deadline))),
-        Some(Err(failed)) => match failed.answer {
+        Some(Ok(response)) => Ok(response),
+        Some(Err(mut failed)) => match failed.answer.take() {
             Some(answer) => {
                 exchange.decision.fail(failed.flag, failed.detail);
-                Ok(Forwarded::Response(*answer, Limits::default()))
+                Ok(*answer)
             }
             None => Err(Failure::of(failed.flag, failed.detail)),
         },
@@ -164,174 +132,73 @@ async fn within<F: Future>(
 
 async fn send(
     exchange: &mut Exchange,
-    mut request: Request,
+    request: &mut Request,
     wish: Wish,
     lane: &Rc<Lane>,
     timeouts: &Timeouts,
-    deadline: Option<Instant>,
-) -> Result<Forwarded, Failure> {
-    let client_upgrade = match wish {
-        Wish::Upgrade => Upgrade::take(&mut request.head.extensions),
-        Wish::Plain => None,
-    };
-    if client_upgrade.is_some() {
-        request
-            .head
-            .set_header(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    let received = count_body(&mut request);
-    exchange.received.clone_from(&received);
+) -> Result<Response, Failure> {
+    let client = ask_to_switch(request, wish);
+    exchange.received = count_body(request);
     let now = Instant::now();
     let mut options = SendOptions::new(now);
-    let permit = expect_continue(&mut request);
+    let permit = expect_continue(request);
     options.on_informational = inform::relay(exchange, permit);
+    let idle = idle(exchange, timeouts);
+    let clock = Clock::new(
+        idle,
+        timeouts.attempt.map(|attempt| now + attempt),
+        exchange.limits.deadline,
+        exchange.received.clone(),
+    );
+    let sent = attempt::attempt(lane, request, options, clock, &exchange.local.sweep).await;
+    match sent {
+        Ok(sent) => {
+            exchange.waited = sent.at.saturating_duration_since(now);
+            let status = sent.response.head.status;
+            note_attempt(exchange, Some(sent.endpoint), Some(status), None);
+            exchange.limits.idle = idle;
+            answer_of(exchange, sent, client, timeouts)
+        }
+        Err(failed) => {
+            exchange.waited = now.elapsed();
+            note_attempt(exchange, failed.endpoint, None, Some(failed.failure.flag));
+            Err(failed.failure)
+        }
+    }
+}
 
-    let sent = attempt(
-        exchange, request, lane, options, timeouts, deadline, received,
-    )
-    .await;
-    let took = now.elapsed();
-    exchange.waited = took;
-    let sent = sent.map_err(|(failure, endpoint)| {
-        note_attempt(exchange, endpoint, None, took, Some(failure.flag));
-        failure
-    })?;
-    let status = sent.response.head.status;
-    note_attempt(exchange, Some(sent.endpoint), Some(status), took, None);
-    let idle = idle_of_body(exchange, timeouts);
-    answer_of(sent, client_upgrade, timeouts, Limits::new(idle, deadline))
+/// Passes the client's wish to leave HTTP on, and keeps its side of it.
+fn ask_to_switch(request: &mut Request, wish: Wish) -> Option<Upgrade> {
+    if wish == Wish::Plain {
+        return None;
+    }
+    let client = Upgrade::take(&mut request.head.extensions)?;
+    let upgrade = HeaderValue::from_static("upgrade");
+    request.head.set_header(header::CONNECTION, upgrade);
+    Some(client)
 }
 
 fn note_attempt(
     exchange: &mut Exchange,
     endpoint: Option<u32>,
     status: Option<StatusCode>,
-    took: Duration,
     flag: Option<Flag>,
 ) {
     exchange.decision.attempts.push(Attempt {
         endpoint: endpoint.unwrap_or(u32::MAX),
-        took,
+        took: exchange.waited,
         status: status.map(|status| status.as_u16()),
         flag,
     });
 }
 
-/// A silence of the answer that is normal for streams of gRPC: there only a configured limit holds.
-fn idle_of_body(exchange: &Exchange, timeouts: &Timeouts) -> Option<Duration> {
-    if exchange.grpc {
-        timeouts.idle
-    } else {
-        Some(timeouts.idle.unwrap_or(IDLE))
-    }
-}
-
 /// How long both sides may be silent where the route does not say.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 
-/// One try, within its limits of time.
-async fn attempt(
-    exchange: &Exchange,
-    request: Request,
-    lane: &Rc<Lane>,
-    options: SendOptions<'_>,
-    timeouts: &Timeouts,
-    deadline: Option<Instant>,
-    received: Option<Arc<AtomicU64>>,
-) -> Result<Sent, (Failure, Option<u32>)> {
-    let now = options.now;
-    let idle = idle_of_body(exchange, timeouts);
-    let attempt = timeouts.attempt.map(|attempt| now + attempt);
-    let mut clock = AttemptClock {
-        idle,
-        attempt,
-        deadline,
-        received,
-        seen: 0,
-    };
-    let mut send = pin!(lane.send(request, options));
-    let mut timer: Option<Timeout> = None;
-    let outcome = std::future::poll_fn(|cx| {
-        if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
-            return Poll::Ready(Ok(outcome));
-        }
-        loop {
-            match &mut timer {
-                None => {
-                    let Some(wait) = clock.wait(now) else {
-                        return Poll::Pending;
-                    };
-                    timer = Some(Timeout::new(&exchange.local.sweep, now, wait));
-                }
-                Some(running) => {
-                    std::task::ready!(std::pin::Pin::new(running).poll(cx));
-                    let now = Instant::now();
-                    if let Some(failure) = clock.rang(now) {
-                        return Poll::Ready(Err(failure));
-                    }
-                    timer = clock
-                        .wait(now)
-                        .map(|wait| Timeout::new(&exchange.local.sweep, now, wait));
-                }
-            }
-        }
-    })
-    .await;
-    match outcome {
-        Ok(Ok(sent)) => Ok(sent),
-        Ok(Err(failure)) => {
-            let endpoint = failure.endpoint;
-            Err((translate(*failure), endpoint))
-        }
-        Err(failure) => Err((failure, None)),
-    }
-}
-
-/// Which limit of time is the next, and what its passing means.
-struct AttemptClock {
-    idle: Option<Duration>,
-    attempt: Option<Instant>,
-    deadline: Option<Instant>,
-    /// Bytes of the request's body so far: while they come, nobody is idle.
-    received: Option<Arc<AtomicU64>>,
-    seen: u64,
-}
-
-impl AttemptClock {
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        let until = |at: Instant| at.saturating_duration_since(now);
-        [self.idle, self.attempt.map(until), self.deadline.map(until)]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
-    fn rang(&mut self, now: Instant) -> Option<Failure> {
-        if self.deadline.is_some_and(|at| at <= now) {
-            return Some(Failure::of(
-                Flag::Deadline,
-                "the request's deadline passed before the upstream answered",
-            ));
-        }
-        if self.attempt.is_some_and(|at| at <= now) {
-            return Some(Failure::of(
-                Flag::UpstreamTimeout,
-                "the upstream did not answer within the route's timeouts.attempt",
-            ));
-        }
-        let received = self
-            .received
-            .as_ref()
-            .map_or(0, |count| count.load(Relaxed));
-        if received > self.seen {
-            self.seen = received;
-            return None;
-        }
-        Some(Failure::of(
-            Flag::UpstreamTimeout,
-            "the upstream was silent for the route's timeouts.idle",
-        ))
-    }
+/// Silence is normal for streams of gRPC: there only a configured limit holds.
+fn idle(exchange: &Exchange, timeouts: &Timeouts) -> Option<Duration> {
+    let default = (!exchange.grpc).then_some(IDLE);
+    timeouts.idle.or(default)
 }
 
 /// Counts the request's body, where it has one.
@@ -345,10 +212,13 @@ fn count_body(request: &mut Request) -> Option<Arc<AtomicU64>> {
     Some(count)
 }
 
+/// How long a body is held back for an upstream that does not say `100 Continue`.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// A client that waits for `100 Continue` gets it from the upstream, not from us.
 ///
 /// Reading the body is what makes the HTTP library invite the client, so the body is held back
-/// until the upstream has invited it, or a second has passed (RFC 9110, 10.1.1).
+/// until the upstream has invited it, or patience is over (RFC 9110, 10.1.1).
 fn expect_continue(request: &mut Request) -> Option<Permit> {
     let expects = request
         .head
@@ -362,15 +232,13 @@ fn expect_continue(request: &mut Request) -> Option<Permit> {
     Some(permit)
 }
 
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// What the upstream's answer means for the client.
 fn answer_of(
+    exchange: &mut Exchange,
     sent: Sent,
     client: Option<Upgrade>,
     timeouts: &Timeouts,
-    limits: Limits,
-) -> Result<Forwarded, Failure> {
+) -> Result<Response, Failure> {
     let mut response = sent.response;
     if response.head.status == StatusCode::SWITCHING_PROTOCOLS {
         let upstream = Upgrade::take(&mut response.head.extensions);
@@ -380,15 +248,15 @@ fn answer_of(
                 "the upstream switched protocols without being asked",
             ));
         };
-        return Ok(Forwarded::Switched(Box::new(Switch {
-            head: response.head,
+        exchange.switch = Some(Box::new(Switch {
             client,
             upstream,
             idle: timeouts.idle,
-        })));
+        }));
+    } else {
+        strip_hop_by_hop(&mut response.head);
     }
-    strip_hop_by_hop(&mut response.head);
-    Ok(Forwarded::Response(response, limits))
+    Ok(response)
 }
 
 /// Takes away what belongs to the upstream's connection alone (RFC 9110, 7.6.1).
@@ -411,19 +279,27 @@ fn strip_hop_by_hop(head: &mut ResponseHead) {
     fields.remove(header::UPGRADE);
 }
 
-/// Whose fault it was, in the words of logs and metrics.
-fn translate(failure: upstream::Failure) -> Failure {
-    let flag = match failure.cause {
-        Cause::NoEndpoint => Flag::NoHealthyEndpoint,
-        Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
-        Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
-        Cause::Protocol => Flag::UpstreamProtocol,
-        Cause::RequestBody(BodyError::TooLarge) => Flag::BodyTooLarge,
-        Cause::RequestBody(BodyError::Peer(_)) => {
-            return Failure::bad_request("the request's body broke off");
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts_have_eight_digits_and_a_unit() {
+        let check = |text: &str, milliseconds: Option<u64>| {
+            assert_eq!(
+                grpc_timeout(text),
+                milliseconds.map(Duration::from_millis),
+                "{text}"
+            );
+        };
+        check("1H", Some(3_600_000));
+        check("2M", Some(120_000));
+        check("3S", Some(3_000));
+        check("250m", Some(250));
+        check("5000u", Some(5));
+        assert_eq!(grpc_timeout("7n"), Some(Duration::from_nanos(7)));
+        for wrong in ["", "5", "S", "-1S", "123456789S", "1x", "1 S"] {
+            check(wrong, None);
         }
-        Cause::RequestBody(BodyError::Idle) => Flag::ClientLeft,
-        Cause::RequestBody(BodyError::Source(_)) => Flag::HandlerFailed,
-    };
-    Failure::of(flag, failure.detail)
+    }
 }

@@ -4,6 +4,7 @@
 //! pure functions of the request's head and the snapshot; what is done is thin.
 
 mod admit;
+mod attempt;
 mod calls;
 mod context;
 mod decide;
@@ -25,8 +26,6 @@ use crate::base::message::{Request, RequestHead, Response};
 use crate::proxy::admit::Wish;
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
-use crate::proxy::forward::{Forwarded, Switch};
-use crate::proxy::reply::Limits;
 use crate::telemetry::decision::Flag;
 
 /// Answers a request.
@@ -45,23 +44,16 @@ pub async fn serve(
     let routed = wish.and_then(|wish| Ok((wish, decide::route(&exchange, &mut request.head)?)));
     let route = routed.as_ref().ok().map(|(_, route)| *route);
     exchange.routed(route, &request.head);
-    match answer(&mut exchange, request, routed).await {
-        Answer::Response(response, limits) => reply::finish(exchange, response, limits),
-        Answer::Switched(switch) => switch.start(exchange),
-    }
-}
-
-enum Answer {
-    Response(Response, Limits),
-    Switched(Box<Switch>),
+    let response = answer(&mut exchange, &mut request, routed).await;
+    reply::finish(exchange, response)
 }
 
 /// Down the chains, to the backend, and up again.
 async fn answer(
     exchange: &mut Exchange,
-    mut request: Request,
+    request: &mut Request,
     routed: Result<(Wish, usize), Failure>,
-) -> Answer {
+) -> Response {
     let view = Rc::clone(&exchange.view);
     let picked = routed.and_then(|(wish, route)| {
         let backends = &view.snapshot.route(route).backends;
@@ -69,22 +61,18 @@ async fn answer(
     });
     let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
     let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
-    let (depth, answered) = decide::down(&chains, exchange, &mut request).await;
+    let (depth, answered) = decide::down(&chains, exchange, request).await;
     let outcome = match (answered, picked) {
-        (Some(response), _) => Ok(Forwarded::Response(response, Limits::default())),
+        (Some(response), _) => Ok(*response),
         (None, Err(failure)) => Err(failure),
         (None, Ok((wish, route, backend))) => {
             let timeouts = &view.snapshot.route(route).timeouts;
             forward::forward(exchange, request, wish, backend, timeouts).await
         }
     };
-    let (mut response, limits) = match outcome {
-        Ok(Forwarded::Response(response, limits)) => (response, limits),
-        Ok(Forwarded::Switched(switch)) => return Answer::Switched(switch),
-        Err(failure) => (reply::of(exchange, failure), Limits::default()),
-    };
+    let mut response = outcome.unwrap_or_else(|failure| reply::of(exchange, failure));
     decide::up(&chains, depth, exchange, &mut response).await;
-    Answer::Response(response, limits)
+    response
 }
 
 /// Counts and logs bytes that never became a request.

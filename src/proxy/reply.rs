@@ -20,22 +20,14 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 static GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 
 /// A body that closes its request's record when it ends, however it ends.
-#[derive(Debug)]
 pub struct Tracked {
     body: Body,
-    watch: Option<Box<Watch>>,
+    exchange: Option<Box<Exchange>>,
 }
 
-/// What is watched until the last byte.
-struct Watch {
-    exchange: Box<Exchange>,
-    /// The upstream's silence, or the request's deadline, cuts the answer short.
-    limits: Limits,
-}
-
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for Tracked {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watch")
+        write!(f, "Tracked({:?})", self.body)
     }
 }
 
@@ -51,36 +43,36 @@ pub(crate) struct Limits {
     progress: bool,
 }
 
-/// An answer, or the failure that stands for one, in the form that the client can read.
+/// Gives the answer its last touches, and a body that closes the record.
 pub(crate) fn finish(
     mut exchange: Box<Exchange>,
     mut response: Response,
-    limits: Limits,
 ) -> http::Response<Tracked> {
-    if exchange.grpc && exchange.decision.flag.is_some() {
-        as_grpc(&exchange, &mut response);
+    if exchange.decision.flag.is_some() {
+        put_in_words(&exchange, &mut response);
+    }
+    exchange.answered(response.head.status);
+    if let Some(switch) = exchange.switch.take() {
+        switch.start(exchange);
+        return response.head.into_http(Tracked::nothing());
     }
     if exchange.local.draining() {
         say_goodbye(&exchange, &mut response.head);
     }
-    exchange.answered(response.head.status);
-    let bodiless = exchange.method == Method::HEAD
-        || response.head.status == StatusCode::NO_CONTENT
-        || response.head.status == StatusCode::NOT_MODIFIED;
     if exchange.method == Method::HEAD {
         keep_length(&mut response);
     }
+    let status = response.head.status;
+    let bodiless = exchange.method == Method::HEAD
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
     if bodiless || response.body.is_empty() {
         // Dropping the exchange closes the record.
-        drop(exchange);
-        return response.head.into_http(Tracked {
-            body: Body::empty(),
-            watch: None,
-        });
+        return response.head.into_http(Tracked::nothing());
     }
     response.head.into_http(Tracked {
         body: response.body,
-        watch: Some(Box::new(Watch { exchange, limits })),
+        exchange: Some(exchange),
     })
 }
 
@@ -110,6 +102,22 @@ pub(crate) fn of(exchange: &mut Exchange, failure: Failure) -> Response {
     let response = failure.response();
     exchange.decision.fail(failure.flag, failure.detail);
     response
+}
+
+/// Gives an answer that was made here words, and the shape that its client can read.
+fn put_in_words(exchange: &Exchange, response: &mut Response) {
+    if exchange.grpc {
+        as_grpc(exchange, response);
+    } else if let Some(flag) = exchange.decision.flag
+        && response.body.is_empty()
+        && (response.head.status.is_client_error() || response.head.status.is_server_error())
+    {
+        response.head.headers.set(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response.body = format!("{}: {}\n", response.head.status, flag.text()).into();
+    }
 }
 
 /// The same answer as gRPC clients read it: a status of 200 and trailers only.
@@ -152,13 +160,13 @@ impl Tracked {
     pub(crate) fn nothing() -> Self {
         Self {
             body: Body::empty(),
-            watch: None,
+            exchange: None,
         }
     }
 
     fn fail(&mut self, flag: Flag, detail: impl Into<std::borrow::Cow<'static, str>>) {
-        if let Some(watch) = &mut self.watch {
-            watch.exchange.decision.fail(flag, detail);
+        if let Some(exchange) = &mut self.exchange {
+            exchange.decision.fail(flag, detail);
         }
     }
 }
@@ -174,9 +182,9 @@ impl http_body::Body for Tracked {
         let this = self.get_mut();
         match Pin::new(&mut this.body).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some(watch) = &mut this.watch {
-                    watch.limits.progress = true;
-                    watch.exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(exchange) = &mut this.exchange {
+                    exchange.limits.progress = true;
+                    exchange.sent += frame.data_ref().map_or(0, |data| data.len() as u64);
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -184,23 +192,21 @@ impl http_body::Body for Tracked {
                 // The head was already sent, so the status can no longer change: the library cuts
                 // the stream instead, which HTTP/1 shows as a short body and HTTP/2 as a reset.
                 this.fail(Flag::UpstreamClosed, error.to_string());
-                this.watch = None;
+                this.exchange = None;
                 Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(None) => {
-                this.watch = None;
+                this.exchange = None;
                 Poll::Ready(None)
             }
             Poll::Pending => {
-                let Some(watch) = &mut this.watch else {
+                let Some(exchange) = &mut this.exchange else {
                     return Poll::Pending;
                 };
-                let sweep = &watch.exchange.local.sweep;
-                let Some(flag) = std::task::ready!(watch.limits.poll(sweep, cx)) else {
-                    return Poll::Pending;
-                };
+                let sweep = &exchange.local.sweep;
+                let flag = std::task::ready!(exchange.limits.poll(sweep, cx));
                 this.fail(flag, "the answer's body stopped coming");
-                this.watch = None;
+                this.exchange = None;
                 this.body = Body::empty();
                 Poll::Ready(Some(Err(BodyError::Idle)))
             }
@@ -226,33 +232,21 @@ impl Drop for Tracked {
 }
 
 impl Limits {
-    pub(crate) fn new(idle: Option<Duration>, deadline: Option<Instant>) -> Self {
-        Self {
-            idle,
-            deadline,
-            timer: None,
-            progress: false,
-        }
-    }
-
     /// Ready once a limit is passed; the timer is only touched while nothing comes.
     fn poll(
         &mut self,
         sweep: &std::rc::Rc<crate::base::clock::Sweep>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Flag>> {
-        if self.idle.is_none() && self.deadline.is_none() {
-            return Poll::Pending;
-        }
+    ) -> Poll<Flag> {
         loop {
             if let Some(timer) = &mut self.timer {
                 std::task::ready!(Pin::new(timer).poll(cx));
                 let now = Instant::now();
                 if self.deadline.is_some_and(|deadline| deadline <= now) {
-                    return Poll::Ready(Some(Flag::Deadline));
+                    return Poll::Ready(Flag::Deadline);
                 }
                 if !self.progress && self.idle.is_some() {
-                    return Poll::Ready(Some(Flag::UpstreamTimeout));
+                    return Poll::Ready(Flag::UpstreamTimeout);
                 }
             }
             self.progress = false;

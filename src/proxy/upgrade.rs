@@ -9,15 +9,34 @@ use crate::proxy::context::Exchange;
 use crate::telemetry::decision::Flag;
 
 /// A tunnel may be silent for long: this only ends those whose other end has vanished.
-const SILENCE: Duration = Duration::from_secs(3600);
+const SILENCE: Duration = Duration::from_hours(1);
+
+/// Two sides that have agreed to speak something else.
+pub(crate) struct Switch {
+    pub client: Upgrade,
+    pub upstream: Upgrade,
+    /// How long each direction may be silent, where the route says so.
+    pub idle: Option<Duration>,
+}
+
+impl Switch {
+    /// Starts the tunnel, which keeps the request's record until its end.
+    pub(crate) fn start(self, exchange: Box<Exchange>) {
+        if let Some(wire) = exchange.origin.wire() {
+            wire.leave_http();
+        }
+        // It ends with its connections; the worker waits for those when it drains.
+        drop(tokio::task::spawn_local(tunnel(exchange, self)));
+    }
+}
 
 /// Carries bytes both ways until both sides have ended, then closes the record.
-pub(crate) async fn tunnel(
-    mut exchange: Box<Exchange>,
-    client: Upgrade,
-    upstream: Upgrade,
-    idle: Option<Duration>,
-) {
+async fn tunnel(mut exchange: Box<Exchange>, switch: Switch) {
+    let Switch {
+        client,
+        upstream,
+        idle,
+    } = switch;
     let (client, upstream) = match tokio::join!(client.connection(), upstream.connection()) {
         (Ok(client), Ok(upstream)) => (client, upstream),
         (Err(error), _) => {

@@ -22,7 +22,7 @@ use tokio::io::AsyncReadExt;
 use crate::base::body::Body;
 use crate::base::clock::Deadline;
 use crate::base::message::{Client, Request, RequestHead};
-use crate::proxy::{self, Local, Origin};
+use crate::proxy::{self, Local, Origin, Wire};
 use crate::server::framing::HeadLimits;
 use crate::server::guard::{Guard, Shared};
 use crate::server::listener::Place;
@@ -107,7 +107,8 @@ async fn sniff(stream: &mut Stream, first: &mut Vec<u8>) -> std::io::Result<Told
 
 async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
     let shared = Arc::new(Shared::new(&terms.origin.requests));
-    terms.origin.attach(Arc::clone(&shared) as _);
+    let wire: Arc<dyn Wire> = Arc::<Shared>::clone(&shared);
+    terms.origin.attach(wire);
     let limits = HeadLimits {
         bytes: terms.limits.header_bytes,
         headers: terms.limits.headers,

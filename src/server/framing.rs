@@ -407,7 +407,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_in_any_pieces_give_one_answer(bytes: Vec<u8>) {
-            let _ = read(&bytes);
+            let _answer = read(&bytes);
         }
 
         #[test]
@@ -417,7 +417,7 @@ mod tests {
                 b"abc", b"3\r\n", b"0\r\n", b"\n", b"x: y\r\n", b"\r", b" ",
             ];
             let bytes: Vec<u8> = parts.iter().flat_map(|&part| PARTS[part]).copied().collect();
-            let _ = read(&bytes);
+            let _answer = read(&bytes);
         }
     }
 }

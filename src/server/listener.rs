@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use crate::base::address::Address;
@@ -24,10 +24,10 @@ use crate::telemetry::metrics::{ListenerSeries, Refusal};
 
 /// A socket that is bound and listens, whoever accepts from it.
 #[derive(Debug)]
-pub struct Bound {
+pub(super) struct Bound {
     socket: BoundSocket,
     /// Where it really listens: the port is the kernel's choice where the configuration says 0.
-    pub address: Address,
+    pub(super) address: Address,
 }
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Bound {
     ///
     /// # Errors
     /// The address is in use or not ours. A Unix socket's file that nobody listens on is replaced.
-    pub fn bind(address: &Address) -> io::Result<Self> {
+    pub(super) fn bind(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => bind_tcp(*address),
             Address::Unix(path) => bind_unix(path),
@@ -189,7 +189,7 @@ pub(crate) async fn accept(
         }
     }
     // The kernel has shaken hands with these already: closing the socket would reset them.
-    while let Ok(accepted) = socket.accept_waiting() {
+    while let Some(Ok(accepted)) = socket.accept().now_or_never() {
         let gate = Arc::clone(&gates.borrow());
         enter(&gate, accepted, &hand_on);
     }
@@ -222,47 +222,35 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// The listening socket in this thread's event loop.
-///
-/// It gives plain sockets: a worker registers them with its own loop, and only there.
 enum Acceptor {
-    Tcp(AsyncFd<std::net::TcpListener>),
-    Unix(AsyncFd<std::os::unix::net::UnixListener>, SocketFile),
+    Tcp(TcpListener),
+    Unix(
+        UnixListener,
+        #[expect(dead_code, reason = "held for its drop, which removes the file")] SocketFile,
+    ),
 }
 
 impl Acceptor {
     fn new(socket: BoundSocket) -> io::Result<Self> {
         match socket {
-            BoundSocket::Tcp(socket) => AsyncFd::new(socket).map(Self::Tcp),
+            BoundSocket::Tcp(socket) => Ok(Self::Tcp(TcpListener::from_std(socket)?)),
             BoundSocket::Unix(socket, file) => {
-                AsyncFd::new(socket).map(|socket| Self::Unix(socket, file))
+                Ok(Self::Unix(UnixListener::from_std(socket)?, file))
             }
         }
     }
 
+    /// The next connection, as a plain socket: a worker registers it with its own event loop.
     async fn accept(&self) -> io::Result<Accepted> {
         match self {
-            Self::Tcp(socket) => socket.async_io(Interest::READABLE, accept_tcp).await,
-            Self::Unix(socket, _) => socket.async_io(Interest::READABLE, accept_unix).await,
+            Self::Tcp(listener) => {
+                let (socket, peer) = listener.accept().await?;
+                Ok(Accepted::Tcp(socket.into_std()?, peer))
+            }
+            Self::Unix(listener, _) => {
+                let (socket, _) = listener.accept().await?;
+                Ok(Accepted::Unix(socket.into_std()?))
+            }
         }
     }
-
-    /// A connection that is waiting already; an error if there is none.
-    fn accept_waiting(&self) -> io::Result<Accepted> {
-        match self {
-            Self::Tcp(socket) => accept_tcp(socket.get_ref()),
-            Self::Unix(socket, _) => accept_unix(socket.get_ref()),
-        }
-    }
-}
-
-fn accept_tcp(listener: &std::net::TcpListener) -> io::Result<Accepted> {
-    let (socket, peer) = listener.accept()?;
-    socket.set_nonblocking(true)?;
-    Ok(Accepted::Tcp(socket, peer))
-}
-
-fn accept_unix(listener: &std::os::unix::net::UnixListener) -> io::Result<Accepted> {
-    let (socket, _) = listener.accept()?;
-    socket.set_nonblocking(true)?;
-    Ok(Accepted::Unix(socket))
 }

@@ -1,7 +1,6 @@
 //! A door without a socket: the gateway as a `tower::Service`, for tests and for programs that
 //! embed it.
 
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,18 +14,18 @@ use crate::base::body::Body;
 use crate::base::channel::Sender;
 use crate::base::message::{Client, Request, RequestHead};
 use crate::proxy::{self, Local, Origin, Tracked};
-use crate::server::worker::{Job, Worker};
+use crate::server::worker::{Job, Workers};
 
 /// The gateway as a service: each request goes to a worker, as if it had come through a listener.
 #[derive(Debug, Clone)]
 pub struct InMemory {
-    workers: Arc<Vec<Worker>>,
+    workers: Arc<Workers>,
     listener: Arc<str>,
 }
 
 impl InMemory {
     /// Requests count as those of the listener of that name.
-    pub fn new(workers: Arc<Vec<Worker>>, listener: Arc<str>) -> Self {
+    pub fn new(workers: Arc<Workers>, listener: Arc<str>) -> Self {
         Self { workers, listener }
     }
 }
@@ -42,13 +41,11 @@ impl tower::Service<http::Request<Body>> for InMemory {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (answer, answered) = oneshot::channel();
-        let worker = self
-            .workers
-            .iter()
-            .min_by_key(|worker| worker.connections());
-        if let Some(worker) = worker {
-            worker.take(Job::Request(request, Arc::clone(&self.listener), answer));
-        }
+        self.workers.take(Job::Request(Box::new(Call {
+            request,
+            listener: Arc::clone(&self.listener),
+            answer,
+        })));
         Box::pin(async move {
             Ok(answered.await.unwrap_or_else(|_| {
                 // The gateway was stopped meanwhile.
@@ -60,13 +57,20 @@ impl tower::Service<http::Request<Body>> for InMemory {
     }
 }
 
-/// Serves one request on the worker's thread, and carries the answer's body to the other.
-pub(crate) async fn serve(
-    local: &Rc<Local>,
+/// A request on its way to a worker.
+pub(crate) struct Call {
     request: http::Request<Body>,
     listener: Arc<str>,
-    mut answer: oneshot::Sender<http::Response<Body>>,
-) {
+    answer: oneshot::Sender<http::Response<Body>>,
+}
+
+/// Serves one request on the worker's thread, and carries the answer's body to the other.
+pub(crate) async fn serve(local: &Rc<Local>, call: Call) {
+    let Call {
+        request,
+        listener,
+        mut answer,
+    } = call;
     let origin = Origin::new(listener, None);
     let (parts, body) = request.into_parts();
     let request = Request {

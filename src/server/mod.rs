@@ -21,14 +21,14 @@ use crate::server::listener::{Bound, Gate};
 use crate::snapshot::{Listener, Snapshot};
 
 pub use memory::InMemory;
-pub use worker::{Common, Loads, Worker};
+pub use worker::{Common, Loads, Workers};
 
 use worker::Job;
 
 /// Workers, and the sockets that feed them.
 #[derive(Debug)]
 pub struct Server {
-    workers: Arc<Vec<Worker>>,
+    workers: Arc<Workers>,
     accepting: Accepting,
     open: Vec<Open>,
 }
@@ -63,11 +63,8 @@ impl Server {
     /// # Errors
     /// When the system gives no thread or event loop.
     pub fn start(workers: usize, common: &Common) -> io::Result<Self> {
-        let workers = (0..workers.max(1))
-            .map(|id| Worker::start(id, common.clone()))
-            .collect::<io::Result<Vec<_>>>()?;
         Ok(Self {
-            workers: Arc::new(workers),
+            workers: Arc::new(Workers::start(workers, common)?),
             accepting: Accepting::start()?,
             open: Vec::new(),
         })
@@ -124,10 +121,7 @@ impl Server {
         let workers = Arc::clone(&self.workers);
         let address = bound.address.clone();
         let accept = listener::accept(bound, current, move |accepted, place| {
-            let worker = workers.iter().min_by_key(|worker| worker.connections());
-            if let Some(worker) = worker {
-                worker.take(Job::Connection(accepted, place));
-            }
+            workers.take(Job::Connection(accepted, place));
         });
         Open {
             asked: listener.address.clone(),
@@ -145,7 +139,7 @@ impl Server {
 
     /// How busy the workers are.
     pub fn loads(&self) -> Loads {
-        Loads::of(&self.workers)
+        self.workers.loads()
     }
 
     /// The gateway without a socket; requests count as those of `listener`.
@@ -168,7 +162,7 @@ impl Server {
         drop(self.accepting);
         drop(self.open);
         if let Some(workers) = Arc::into_inner(self.workers) {
-            workers.into_iter().for_each(Worker::join);
+            workers.join();
         }
     }
 }

@@ -95,7 +95,7 @@ pub(crate) async fn write(terms: &Terms, mut stream: Stream, refusal: &Refusal) 
 const PATIENCE: Duration = Duration::from_secs(1);
 
 async fn linger(stream: &mut Stream) -> std::io::Result<()> {
-    let mut forgotten = [0; 4096];
+    let mut forgotten = [0; 512];
     while stream.read(&mut forgotten).await? > 0 {}
     Ok(())
 }

@@ -7,9 +7,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use tokio::runtime::LocalRuntime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use crate::base::body::Body;
 use crate::base::clock::TICK;
 use crate::base::lifecycle::{Lifecycle, State};
 use crate::handler::blocking::Pool;
@@ -37,19 +36,74 @@ pub(crate) enum Job {
     /// A client has connected.
     Connection(Accepted, Place),
     /// A request that comes from within the process.
-    Request(
-        http::Request<Body>,
-        Arc<str>,
-        oneshot::Sender<http::Response<Body>>,
-    ),
+    Request(Box<memory::Call>),
 }
 
-/// A running worker, as the rest of the process sees it.
+/// The running workers, as the rest of the process sees them.
 #[derive(Debug)]
-pub struct Worker {
+pub struct Workers(Vec<Worker>);
+
+#[derive(Debug)]
+struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
     load: Arc<Load>,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
+}
+
+impl Workers {
+    /// Starts so many threads, at least one.
+    pub(crate) fn start(workers: usize, common: &Common) -> std::io::Result<Self> {
+        (0..workers.max(1))
+            .map(|id| Worker::start(id, common.clone()))
+            .collect::<std::io::Result<_>>()
+            .map(Self)
+    }
+
+    /// Hands work to the one with the fewest connections.
+    pub(crate) fn take(&self, job: Job) {
+        let connections = |worker: &&Worker| worker.load.connections.load(Relaxed);
+        if let Some(worker) = self.0.iter().min_by_key(connections) {
+            worker.load.connections.fetch_add(1, Relaxed);
+            // A worker only goes when the process does.
+            let _gone = worker.jobs.send(job);
+        }
+    }
+
+    /// How busy they are.
+    pub(crate) fn loads(&self) -> Loads {
+        let loads = self.0.iter().map(|worker| Arc::clone(&worker.load));
+        Loads(loads.collect())
+    }
+
+    /// Waits for the threads, once the process is stopped.
+    pub(crate) fn join(self) {
+        for worker in self.0 {
+            drop(worker.jobs);
+            if worker.thread.join().is_err() {
+                tracing::error!("a worker's thread panicked");
+            }
+        }
+    }
+}
+
+impl Worker {
+    fn start(id: usize, common: Common) -> std::io::Result<Self> {
+        let (jobs, inbox) = mpsc::unbounded_channel();
+        let load = Arc::new(Load::default());
+        let its_load = Arc::clone(&load);
+        let thread = std::thread::Builder::new()
+            .name(format!("retort-{id}"))
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .build_local(tokio::runtime::LocalOptions::default());
+                match runtime {
+                    Ok(runtime) => run(&runtime, id, &common, inbox, &its_load),
+                    Err(error) => tracing::error!(worker = id, %error, "a worker cannot start"),
+                }
+            })?;
+        Ok(Self { jobs, load, thread })
+    }
 }
 
 /// How busy the workers are.
@@ -57,16 +111,6 @@ pub struct Worker {
 pub struct Loads(Vec<Arc<Load>>);
 
 impl Loads {
-    /// Of these workers.
-    pub(crate) fn of(workers: &[Worker]) -> Self {
-        Self(
-            workers
-                .iter()
-                .map(|worker| Arc::clone(&worker.load))
-                .collect(),
-        )
-    }
-
     /// Open connections.
     pub fn connections(&self) -> usize {
         self.0
@@ -100,56 +144,6 @@ struct Load {
     requests: AtomicUsize,
     /// Requests that were ever admitted, as of the last tick.
     admitted: AtomicU64,
-}
-
-impl Worker {
-    /// Starts a worker's thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread or event loop.
-    pub fn start(id: usize, common: Common) -> std::io::Result<Self> {
-        let (jobs, inbox) = mpsc::unbounded_channel();
-        let load = Arc::new(Load::default());
-        let its_load = Arc::clone(&load);
-        let thread = std::thread::Builder::new()
-            .name(format!("retort-{id}"))
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build_local(tokio::runtime::LocalOptions::default());
-                match runtime {
-                    Ok(runtime) => run(&runtime, id, &common, inbox, &its_load),
-                    Err(error) => tracing::error!(worker = id, %error, "a worker cannot start"),
-                }
-            })?;
-        Ok(Self {
-            jobs,
-            load,
-            thread: Some(thread),
-        })
-    }
-
-    /// Hands it work.
-    pub(crate) fn take(&self, job: Job) {
-        self.load.connections.fetch_add(1, Relaxed);
-        // A worker only goes when the process does.
-        let _gone = self.jobs.send(job);
-    }
-
-    /// Open connections.
-    pub fn connections(&self) -> usize {
-        self.load.connections.load(Relaxed)
-    }
-
-    /// Waits for the thread's end, which comes once the process is stopped and its jobs are gone.
-    pub fn join(mut self) {
-        drop(self.jobs);
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("a worker's thread panicked");
-        }
-    }
 }
 
 fn run(
@@ -216,10 +210,10 @@ fn start(local: &Rc<Local>, job: Job, load: &Arc<Load>) {
                 serve(local, accepted, place).await;
             });
         }
-        Job::Request(request, listener, answer) => {
+        Job::Request(call) => {
             tokio::task::spawn_local(async move {
                 let _counted = counted;
-                memory::serve(&local, request, listener, answer).await;
+                memory::serve(&local, *call).await;
             });
         }
     }

@@ -135,7 +135,8 @@ impl Default for PoolSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub struct Timeouts {
-    /// For a new connection. Default `1s`.
+    /// For a new connection; more than 0. Default `1s`.
+    #[serde(deserialize_with = "some_time")]
     pub connect: Period,
 }
 
@@ -144,6 +145,15 @@ impl Default for Timeouts {
         Self {
             connect: Period(Duration::from_secs(1)),
         }
+    }
+}
+
+fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Period, D::Error> {
+    match Period::deserialize(deserializer)? {
+        Period(Duration::ZERO) => Err(D::Error::custom(
+            "a timeout of 0 leaves no time for anything: write more, such as `1s`",
+        )),
+        period => Ok(period),
     }
 }
 
@@ -303,6 +313,7 @@ mod tests {
         );
         check(r#""protocol": "http3""#, "unknown variant `http3`");
         check(r#""pool": {"idle": "5s"}"#, "unknown field `idle`");
+        check(r#""timeouts": {"connect": "0s"}"#, "leaves no time");
     }
 
     #[test]

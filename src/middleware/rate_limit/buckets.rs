@@ -27,8 +27,9 @@ impl Limit {
     ) -> Result<Self, &'static str> {
         let per = u64::try_from(per.0.as_nanos()).unwrap_or(u64::MAX);
         let interval = per.div_ceil(requests.get().into());
-        if interval < 1000 {
-            return Err("the rate is over a million a second: lower `requests` or lengthen `per`");
+        let exact = u64::from(requests.get()) <= per;
+        if !exact {
+            return Err("the rate is over a billion a second: lower `requests` or lengthen `per`");
         }
         match interval.checked_mul(burst.get().into()) {
             Some(window) if window <= LONGEST_WINDOW => Ok(Self { interval, window }),

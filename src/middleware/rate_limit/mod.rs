@@ -43,7 +43,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 #[schemars(rename = "RateLimit")]
 struct Written {
-    /// How many requests are let through in each `per`, at least 1, at most a million a second.
+    /// How many requests are let through in each `per`, at least 1, at most a billion a second.
     /// Example: `100`.
     requests: NonZeroU32,
     /// The time in which they are let through; they are spread evenly over it. Example: `1s`.
@@ -307,10 +307,10 @@ mod tests {
         };
         check(r#"{"per": "1s"}"#, "missing field `requests`");
         check(r#"{"requests": 0, "per": "1s"}"#, "nonzero");
-        check(r#"{"requests": 1, "per": "0s"}"#, "over a million a second");
+        check(r#"{"requests": 1, "per": "0s"}"#, "over a billion a second");
         check(
-            r#"{"requests": 2, "per": "1us"}"#,
-            "over a million a second",
+            r#"{"requests": 2, "per": "1ns"}"#,
+            "over a billion a second",
         );
         check(
             r#"{"requests": 1, "per": "1d", "burst": 1000}"#,

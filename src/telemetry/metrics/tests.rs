@@ -30,8 +30,7 @@ fn busy() -> Arc<Metrics> {
     let upstream = metrics.upstream("orders");
     upstream.connected(0);
     upstream.connect_failed(1);
-    upstream.connection(0, None, Some(Connection::Active));
-    upstream.connection(0, Some(Connection::Active), Some(Connection::Idle));
+    upstream.connections(0, 1, 1);
     upstream.attempt(0, Some(200), None, took);
     upstream.attempt(1, None, Some(Flag::ConnectFailed), took);
     upstream.retry(1, Retry::Refused);
@@ -65,7 +64,7 @@ fn shards_of_all_workers_are_one_number() {
         r#"retort_http_overhead_seconds_bucket{listener="public",route="orders",le="0.00001"} 0"#,
         r#"retort_http_overhead_seconds_bucket{listener="public",route="orders",le="0.000025"} 2"#,
         r#"retort_upstream_requests_total{upstream="orders",code="none",flag="UF"} 1"#,
-        r#"retort_upstream_connections{upstream="orders",state="active"} 0"#,
+        r#"retort_upstream_connections{upstream="orders",state="active"} 1"#,
         r#"retort_upstream_connections{upstream="orders",state="idle"} 1"#,
         r#"retort_upstream_connects_total{upstream="orders",outcome="failed"} 1"#,
         r#"retort_upstream_endpoints{upstream="orders",state="ready"} 3"#,

@@ -19,7 +19,7 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -130,6 +130,7 @@ fn start<'a>(
     impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
     InFlight<'a>,
 ) {
+    let upgrade = request.head.headers.contains(header::UPGRADE);
     let aside = wire::Aside::take(&mut request.head);
     let mut message = wire::http1(request, site.endpoint());
     if let Some(callback) = on_informational {
@@ -143,6 +144,7 @@ fn start<'a>(
         pool,
         connection,
         aside,
+        upgrade,
     };
     (answer, sent)
 }
@@ -153,12 +155,17 @@ struct InFlight<'a> {
     pool: &'a Pool<Connection>,
     connection: Connection,
     aside: wire::Aside,
+    /// Whether it asked to leave HTTP.
+    upgrade: bool,
 }
 
 impl<'a> Sent<'a> for InFlight<'a> {
     fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let response = wire::http1_response(response).map_err(|what| self.site.nonsense(what))?;
+        if upgraded && !self.upgrade {
+            return Err(self.site.nonsense("an upgrade that nobody asked for"));
+        }
         if upgraded {
             return Ok(response);
         }

@@ -102,12 +102,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// Says how the body ends, where hyper would guess otherwise.
 fn frame(message: &mut http::Request<Body>) {
     if message.body().is_empty() {
-        // A length without a body would have the endpoint wait for it.
-        if let Some(length) = message.headers().get(header::CONTENT_LENGTH)
-            && length != "0"
-        {
-            message.headers_mut().remove(header::CONTENT_LENGTH);
-        }
+        without_length(message.headers_mut());
     } else if message.body().len().is_none()
         && !message.headers().contains_key(header::CONTENT_LENGTH)
     {
@@ -119,10 +114,23 @@ fn frame(message: &mut http::Request<Body>) {
     }
 }
 
+/// Takes a length away that has no body: the endpoint would wait for it.
+fn without_length(headers: &mut HeaderMap) {
+    if headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length != "0")
+    {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+}
+
 /// HTTP/2: absolute form, from which `:authority` comes, and no `host` (RFC 9113, 8.3.1).
 pub(super) fn http2(request: Request, endpoint: Option<&Endpoint>) -> http::Request<Body> {
     let mut message = request.head.into_http(request.body);
     *message.version_mut() = Version::HTTP_2;
+    if message.body().is_empty() {
+        without_length(message.headers_mut());
+    }
     let host = message.headers_mut().remove(header::HOST);
     let mut target = std::mem::take(message.uri_mut()).into_parts();
     // `host` is what was matched and maybe rewritten, so it wins; mostly they are the same.

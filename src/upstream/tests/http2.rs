@@ -331,6 +331,30 @@ async fn idle_connections_are_swept_and_busy_ones_are_not() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn a_connection_that_is_too_old_finishes_its_streams_and_takes_no_more() {
+    let gate = Rc::new(Notify::new());
+    let open = Rc::clone(&gate);
+    let peer = streams(10, move |(request, mut respond)| {
+        let gate = Rc::clone(&gate);
+        async move {
+            let mut body = respond.send_response(ok(), false).expect("sent");
+            if request.uri().path() == "/wait" {
+                gate.notified().await;
+            }
+            body.send_data(Bytes::from("ok"), true).expect("sent");
+        }
+    })
+    .await;
+    let lane = http2_lane(&peer);
+    let waiting = answer(&lane, get("/wait")).await;
+    lane.sweep(Instant::now() + Duration::from_hours(2));
+    assert_eq!(text(answer(&lane, get("/")).await).await, "ok");
+    assert_eq!(peer.connections.get(), 2);
+    open.notify_one();
+    assert_eq!(text(waiting).await, "ok");
+}
+
+#[tokio::test(flavor = "local")]
 async fn a_body_over_its_limit_is_told_from_one_that_broke() {
     let peer = streams(10, |(request, respond)| async move {
         let mut body = request.into_body();

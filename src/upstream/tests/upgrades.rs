@@ -4,8 +4,9 @@ use http::StatusCode;
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::fake::{Peer, answer, get, read_head, soon, until};
+use super::fake::{Peer, answer, failure, get, read_head, soon, until};
 use crate::base::upgrade::Upgrade;
+use crate::upstream::Cause;
 
 #[tokio::test(flavor = "local")]
 async fn an_upgraded_connection_is_handed_over_with_what_came_early() {
@@ -59,4 +60,13 @@ async fn a_refused_upgrade_is_an_answer_like_any_other() {
         assert_eq!(response.head.status, StatusCode::UPGRADE_REQUIRED);
     }
     assert_eq!(lane.counts().connects, 1);
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upgrade_that_nobody_asked_for_is_refused() {
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nupgrade: echo\r\nconnection: upgrade\r\n\r\n";
+    let peer = Peer::answering(switch).await;
+    let failure = failure(&peer.lane(), get("/")).await;
+    assert!(matches!(failure.cause, Cause::Protocol), "{failure:?}");
+    assert!(failure.detail.contains("nobody asked for"), "{failure}");
 }

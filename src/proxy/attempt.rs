@@ -1,0 +1,188 @@
+//! One try of a request at an upstream, within its limits of time.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::base::body::BodyError;
+use crate::base::clock::{Sweep, Timeout};
+use crate::base::message::Request;
+use crate::proxy::failure::Failure;
+use crate::telemetry::decision::Flag;
+use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
+
+/// A try that failed.
+pub(crate) struct Failed {
+    pub failure: Failure,
+    /// Which endpoint, if one was chosen.
+    pub endpoint: Option<u32>,
+}
+
+/// How long a try may take, and what its passing means.
+pub(crate) struct Clock {
+    /// The longest silence of both sides.
+    pub idle: Option<Duration>,
+    /// When the head of the answer must be there.
+    pub attempt: Option<Instant>,
+    /// When the whole request must be over.
+    pub deadline: Option<Instant>,
+    /// Bytes of the request's body so far: while they come, nobody is idle.
+    pub received: Option<Arc<AtomicU64>>,
+    /// How many of them the last ring saw.
+    seen: u64,
+    timer: Option<Timeout>,
+}
+
+/// Sends, and waits for the head of the answer.
+///
+/// # Cancel safety
+/// Dropping the future cancels the try: the upstream sees its connection or stream end.
+pub(crate) async fn attempt(
+    lane: &Rc<Lane>,
+    request: &mut Request,
+    options: SendOptions<'_>,
+    mut clock: Clock,
+    sweep: &Rc<Sweep>,
+) -> Result<Sent, Failed> {
+    let start = options.now;
+    let mut send = pin!(lane.send(std::mem::take(request), options));
+    let outcome = poll_fn(|cx| {
+        if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
+            return Poll::Ready(Ok(outcome));
+        }
+        clock.poll(sweep, start, cx).map(Err)
+    })
+    .await;
+    match outcome {
+        Ok(Ok(sent)) => Ok(sent),
+        Ok(Err(failure)) => Err(Failed {
+            endpoint: failure.endpoint,
+            failure: translate(*failure),
+        }),
+        Err(failure) => Err(Failed {
+            failure,
+            endpoint: None,
+        }),
+    }
+}
+
+impl Clock {
+    pub(crate) fn new(
+        idle: Option<Duration>,
+        attempt: Option<Instant>,
+        deadline: Option<Instant>,
+        received: Option<Arc<AtomicU64>>,
+    ) -> Self {
+        Self {
+            idle,
+            attempt,
+            deadline,
+            received,
+            seen: 0,
+            timer: None,
+        }
+    }
+
+    /// Ready with what is over; `now` is when the first wait began.
+    fn poll(&mut self, sweep: &Rc<Sweep>, mut now: Instant, cx: &mut Context<'_>) -> Poll<Failure> {
+        loop {
+            if let Some(timer) = &mut self.timer {
+                ready!(Pin::new(timer).poll(cx));
+                now = Instant::now();
+                if let Some(failure) = self.rang(now) {
+                    return Poll::Ready(failure);
+                }
+            }
+            let Some(wait) = self.wait(now) else {
+                return Poll::Pending;
+            };
+            self.timer = Some(Timeout::new(sweep, now, wait));
+        }
+    }
+
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        let until = |at: Instant| at.saturating_duration_since(now);
+        let limits = [self.idle, self.attempt.map(until), self.deadline.map(until)];
+        limits.into_iter().flatten().min()
+    }
+
+    fn rang(&mut self, now: Instant) -> Option<Failure> {
+        let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if passed(self.deadline) {
+            return Some(Failure::of(
+                Flag::Deadline,
+                "the request's deadline passed before the upstream answered",
+            ));
+        }
+        if passed(self.attempt) {
+            return Some(Failure::of(
+                Flag::UpstreamTimeout,
+                "the upstream did not answer within the route's timeouts.attempt",
+            ));
+        }
+        let received = self.received.as_ref();
+        let received = received.map_or(0, |count| count.load(Relaxed));
+        if received > self.seen {
+            self.seen = received;
+            return None;
+        }
+        Some(Failure::of(
+            Flag::UpstreamTimeout,
+            "the upstream was silent for the route's timeouts.idle",
+        ))
+    }
+}
+
+/// Whose fault it was, in the words of logs and metrics.
+fn translate(failure: upstream::Failure) -> Failure {
+    let flag = match failure.cause {
+        Cause::NoEndpoint => Flag::NoHealthyEndpoint,
+        Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
+        Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
+        Cause::Protocol => Flag::UpstreamProtocol,
+        Cause::RequestBody(BodyError::TooLarge) => Flag::BodyTooLarge,
+        Cause::RequestBody(BodyError::Peer(_)) => {
+            return Failure::bad_request("the request's body broke off");
+        }
+        Cause::RequestBody(BodyError::Idle) => Flag::ClientLeft,
+        Cause::RequestBody(BodyError::Source(_)) => Flag::HandlerFailed,
+    };
+    Failure::of(flag, failure.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn the_nearest_limit_is_the_next() {
+        let now = Instant::now();
+        let check = |idle: Option<u32>, attempt: Option<u32>, deadline: Option<u32>, next| {
+            let at = |seconds: u32| now + SECOND * seconds;
+            let idle = idle.map(|seconds| SECOND * seconds);
+            let clock = Clock::new(idle, attempt.map(at), deadline.map(at), None);
+            assert_eq!(clock.wait(now), next);
+        };
+        check(None, None, None, None);
+        check(Some(3), Some(2), Some(5), Some(SECOND * 2));
+        check(Some(1), Some(2), Some(5), Some(SECOND));
+        check(None, None, Some(5), Some(SECOND * 5));
+    }
+
+    #[test]
+    fn an_upload_that_goes_on_is_not_idle() {
+        let now = Instant::now();
+        let received = Arc::new(AtomicU64::new(0));
+        let mut clock = Clock::new(Some(SECOND), None, None, Some(Arc::clone(&received)));
+        received.store(10, Relaxed);
+        assert!(clock.rang(now).is_none());
+        let silent = clock.rang(now).expect("nothing came since");
+        assert_eq!(silent.flag, Flag::UpstreamTimeout);
+    }
+}
