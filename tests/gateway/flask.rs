@@ -1,12 +1,11 @@
 //! A real Flask app under `gunicorn -k gevent`, over TCP and over a Unix socket.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
 use crate::harness::program::{Program, venv};
-use crate::harness::{Conn, Gateway, eventually, project, request};
+use crate::harness::{Conn, Gateway, eventually, project, request, soon};
 
 /// The app and the gateway before it: `/` over TCP, `/unix` over the socket.
 struct App {
@@ -18,25 +17,30 @@ struct App {
 async fn app() -> App {
     let dir = tempfile::tempdir().expect("a folder");
     let socket = dir.path().join("flask.sock");
-    // Free a moment ago; gunicorn does not say which port it got when asked for any.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .expect("a free port")
-        .local_addr()
-        .expect("an address")
-        .port();
     let mut command = venv("gunicorn");
     command
         .args(["-k", "gevent", "--no-control-socket", "--chdir"])
         .arg(project("examples/flask-gevent"))
-        .args(["--bind", &format!("127.0.0.1:{port}")])
+        .args(["--bind", "127.0.0.1:0"])
         .args(["--bind", &format!("unix:{}", socket.display())])
         .arg("app:app");
     let gunicorn = Program::start("gunicorn", command);
+    // `Listening at: http://127.0.0.1:43123,unix:/…`
+    let line = soon(
+        "gunicorn",
+        gunicorn.errors.find_text("Listening at: http://"),
+    )
+    .await;
+    let line = line.expect("an address");
+    let address = line
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next());
     let yaml = std::fs::read_to_string(project("config/flask-gevent.yaml"))
         .expect("the example")
         .replace("127.0.0.1:8080", "127.0.0.1:0")
         .replace("127.0.0.1:15020", "127.0.0.1:0")
-        .replace("127.0.0.1:8000", &format!("127.0.0.1:{port}"));
+        .replace("127.0.0.1:8000", address.expect("an address"));
     let socket = socket.display().to_string();
     let gateway = Gateway::start_with(&yaml, &[("FLASK_SOCKET", &socket)]).await;
     eventually(

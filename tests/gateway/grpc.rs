@@ -197,8 +197,8 @@ async fn the_clients_deadline_is_kept_and_passed_on() {
 
 #[tokio::test]
 async fn our_own_failures_are_grpc_statuses_never_html_or_http() {
-    let absent = Upstream::absent().await;
-    let gateway = gateway(absent).await;
+    let absent = Upstream::absent();
+    let gateway = gateway(&absent).await;
     let mut client = client(gateway.public()).await;
     let status = call(&mut client, "/acme.Echo/Unary", note(""))
         .await

@@ -76,6 +76,7 @@ upstreams:
 
 #[tokio::test]
 async fn error_pages_dress_our_errors_but_not_those_of_grpc_or_of_backends() {
+    let absent = Upstream::absent();
     let upstream = Upstream::says("HTTP/1.1 503 Busy\r\ncontent-length: 4\r\n\r\nbusy").await;
     let gateway = Gateway::start(format!(
         "
@@ -93,7 +94,7 @@ middlewares:
 upstreams:
   absent: {{endpoints: [\"{}\"]}}
 {}",
-        Upstream::absent().await,
+        absent,
         upstream.yaml("up")
     ))
     .await;

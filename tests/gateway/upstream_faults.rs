@@ -48,7 +48,7 @@ async fn fails(bad: &str, timeouts: &str, status: u16, flag: &str) {
 
 #[tokio::test]
 async fn an_absent_one_is_503_connect_failed() {
-    let absent = Upstream::absent().await;
+    let absent = Upstream::absent();
     fails(&absent.to_string(), "request: 5s", 503, "UF").await;
 }
 
@@ -261,7 +261,7 @@ async fn a_pooled_connection_that_was_closed_meanwhile_costs_no_request() {
 #[tokio::test]
 async fn an_upstream_without_endpoints_that_can_be_reached_leaves_others_alone() {
     let good = Upstream::echo("good").await;
-    let absent = Upstream::absent().await;
+    let absent = Upstream::absent();
     let gateway = Gateway::start(routes(&absent.to_string(), &good, "request: 5s")).await;
     let bad = (0..50).map(|_| gateway.get("/bad"));
     let fine = (0..50).map(|_| gateway.get("/good"));

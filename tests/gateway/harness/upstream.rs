@@ -1,6 +1,6 @@
 //! Upstreams that behave as told: an echo that says what arrived, and raw ones that may do anything.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -22,6 +22,9 @@ pub(crate) struct Upstream {
     seen: Arc<Seen>,
     task: JoinHandle<()>,
 }
+
+/// A port that is taken, and on which nobody listens.
+pub(crate) struct Absent(TcpSocket);
 
 /// A request as it arrived.
 #[derive(Debug, Clone, Default)]
@@ -145,10 +148,13 @@ impl Upstream {
         .await
     }
 
-    /// An address where nobody listens.
-    pub(crate) async fn absent() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        listener.local_addr().expect("an address")
+    /// An address where nobody listens, as long as this lives.
+    pub(crate) fn absent() -> Absent {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket
+            .bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .expect("a free port");
+        Absent(socket)
     }
 
     /// A YAML line for the map of upstreams.
@@ -187,6 +193,12 @@ impl Upstream {
             .await
             .expect("a sender");
         self.requests()
+    }
+}
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.local_addr().expect("an address").fmt(f)
     }
 }
 
