@@ -200,7 +200,7 @@ impl<'a> House<'a> {
         if self.everywhere.is_empty() && !routes.is_empty() {
             self.report(Problem::warning(
                 None,
-                "there are no listeners: nothing is served",
+                "there are no listeners: no client can connect",
             ));
         }
         for (name, span) in self.listener_names.iter() {
