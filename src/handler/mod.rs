@@ -73,6 +73,11 @@ macro_rules! kinds {
                 match self { $(Self::$Kind(settings) => $module::$Kind::upstreams(settings)),* }
             }
 
+            /// Whether it may call upstreams that it does not name here.
+            pub const fn may_call_any(&self) -> bool {
+                match self { $(Self::$Kind(_) => $module::$Kind::MAY_CALL_ANY),* }
+            }
+
             fn build(&self, registry: &Registry) -> Result<Built, Problem> {
                 match self {
                     $(Self::$Kind(settings) => {
@@ -114,6 +119,9 @@ kinds! {
 trait Kind: Sized {
     /// How it is written.
     type Settings;
+
+    /// Whether it may call upstreams that its settings do not name.
+    const MAY_CALL_ANY: bool = false;
 
     /// Checks what serde cannot, and prepares all that requests have in common.
     fn build(settings: &Self::Settings, registry: &Registry) -> Result<Self, Problem>;

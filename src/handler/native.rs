@@ -29,6 +29,7 @@ pub(super) struct Native(Arc<dyn Handle>);
 
 impl Kind for Native {
     type Settings = Settings;
+    const MAY_CALL_ANY: bool = true;
 
     fn build(settings: &Settings, registry: &Registry) -> Result<Self, Problem> {
         let Settings { name, settings } = settings;

@@ -13,7 +13,8 @@ use tower::ServiceExt as _;
 
 use crate::handlers;
 use crate::harness::{
-    LONG, counted, endless, get, heard, one_worker, read, request, route, soon, start, try_start,
+    EXAMPLE, LONG, counted, endless, get, heard, one_worker, read, request, route, soon, start,
+    try_start,
 };
 
 #[test]
@@ -48,6 +49,12 @@ fn handlers_that_cannot_be_had_are_problems_of_the_configuration() {
         &["unknown field `world`"],
     );
     check("{name: square, settings: {x: 1}}", &["takes no settings"]);
+}
+
+#[test]
+fn the_example_is_without_a_warning() {
+    let checked = retort::app::check(&Source::text("handlers.yaml", EXAMPLE));
+    assert!(checked.problems.is_empty(), "{:?}", checked.problems);
 }
 
 #[tokio::test]

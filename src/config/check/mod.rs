@@ -175,6 +175,9 @@ impl<'a> House<'a> {
         id: Arc<str>,
         label: Arc<str>,
     ) -> Arc<Handler> {
+        if held.value.may_call_any() {
+            self.upstream_names.use_all();
+        }
         for name in held.value.upstreams() {
             self.upstream_names.find(name, self.reading);
         }
