@@ -10,6 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Extensions, HeaderMap, Method, StatusCode, Uri, Version, request, response};
 
 use crate::base::body::Body;
+use crate::base::per_worker::Apart;
 
 pub use crate::base::params::{ParamError, Params};
 
@@ -84,6 +85,20 @@ impl Fields {
     /// True without any field.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+impl Apart for Fields {
+    fn apart(&self) -> Self {
+        let fields = self
+            .iter()
+            .map(|(name, value)| (name.apart(), value.apart()));
+        // Not `extend`, which would put the later of two values in the place of the earlier.
+        let mut apart = Self(HeaderMap::with_capacity(self.len()));
+        for (name, value) in fields {
+            apart.append(name, value);
+        }
+        apart
     }
 }
 

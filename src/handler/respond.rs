@@ -15,6 +15,7 @@ use super::status::Status;
 use super::{Context, Failed, Kind, Registry, Reply};
 use crate::base::body::Body;
 use crate::base::message::{Fields, Request, RequestHead, Response, ResponseHead};
+use crate::base::per_worker::PerWorker;
 use crate::base::problem::Problem;
 use crate::base::template::Template;
 use crate::base::values::{Name, OneOrMany, Period, Value};
@@ -48,9 +49,19 @@ fn ok() -> Status {
 #[derive(Debug)]
 pub(super) struct Respond {
     status: StatusCode,
-    headers: Fields,
+    headers: Headers,
     body: Source,
     delay: Option<Duration>,
+}
+
+/// Fields that every answer clones.
+#[derive(Debug)]
+enum Headers {
+    /// Names and values are the program's own: nothing counts how often they are cloned.
+    Static(Fields),
+    /// They come from the configuration, and their clones are counted: by each worker on its own.
+    /// Two workers that count together need twice the time (`benches/handlers.rs`).
+    Configured(PerWorker<Fields>),
 }
 
 #[derive(Debug)]
@@ -120,7 +131,10 @@ impl Respond {
         };
         let head = ResponseHead {
             status: self.status,
-            headers: self.headers.clone(),
+            headers: match &self.headers {
+                Headers::Static(fields) => fields.clone(),
+                Headers::Configured(fields) => fields.get().clone(),
+            },
             extensions: Extensions::new(),
         };
         Ok(Response { head, body })
@@ -135,7 +149,7 @@ const FRAMING: [HeaderName; 4] = [
     header::UPGRADE,
 ];
 
-fn headers(settings: &Settings, has_body: bool) -> Result<Fields, Problem> {
+fn headers(settings: &Settings, has_body: bool) -> Result<Headers, Problem> {
     let mut sorted: Vec<_> = settings.headers.iter().collect();
     sorted.sort_by(|(a, _), (b, _)| a.0.as_str().cmp(b.0.as_str()));
     let mut fields = Fields::default();
@@ -152,13 +166,18 @@ fn headers(settings: &Settings, has_body: bool) -> Result<Fields, Problem> {
         let text = HeaderValue::from_static("text/plain; charset=utf-8");
         fields.set(header::CONTENT_TYPE, text);
     }
-    Ok(fields)
+    if settings.headers.is_empty() {
+        Ok(Headers::Static(fields))
+    } else {
+        Ok(Headers::Configured(PerWorker::new(fields)))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::FutureExt as _;
     use serde_json::json;
     use smallvec::smallvec;
 
@@ -225,6 +244,25 @@ mod tests {
             let response = ask(settings, get("/")).await;
             assert_eq!(response.body.len(), Some(length as u64));
         }
+    }
+
+    #[tokio::test]
+    async fn every_worker_gives_the_same_answer() {
+        let settings = json!({"respond": {"body": "same", "headers": {"x-a": ["1", "2"]}}});
+        let settings: Any = serde_json::from_value(settings).expect("valid");
+        let handler = Handler::build("x", &settings, &Registry::new()).expect("a handler");
+        let answer = |handler: Arc<Handler>| {
+            let answer = handler.run(get("/"), context()).now_or_never();
+            let response = answer.expect("at once").expect("an answer");
+            let fields = response.head.headers.all("x-a").cloned();
+            (fields.collect::<Vec<_>>(), text(response).now_or_never())
+        };
+        let there = Arc::clone(&handler);
+        let there = std::thread::spawn(move || answer(there)).join();
+        let here = answer(handler);
+        assert_eq!(here.0, ["1", "2"]);
+        assert_eq!(here.1.as_deref(), Some("same"));
+        assert_eq!(here, there.expect("an answer"));
     }
 
     #[tokio::test(start_paused = true)]
