@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
+use crate::base::body::Progress;
 use crate::base::message::RequestHead;
 use crate::handler::Handler;
 use crate::middleware;
@@ -59,7 +59,7 @@ pub(crate) struct Exchange {
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
-    pub received: Option<Arc<AtomicU64>>,
+    pub received: Option<Arc<Progress>>,
     status: StatusCode,
     /// There was no head: method and path are not known.
     headless: bool,
@@ -294,7 +294,7 @@ impl Exchange {
             bytes_in: self
                 .received
                 .as_ref()
-                .map_or(0, |count| count.load(Relaxed)),
+                .map_or(0, |progress| progress.bytes()),
             bytes_out: self.sent,
             client_ip: said.client,
             request_id: request_id.map(HeaderValue::as_bytes),

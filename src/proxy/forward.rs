@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
+use crate::base::body::Progress;
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::continuation::{self, Permit};
 use crate::base::message::{Request, Response, ResponseHead};
@@ -202,14 +202,13 @@ fn idle(exchange: &Exchange, timeouts: &Timeouts) -> Option<Duration> {
 }
 
 /// Counts the request's body, where it has one.
-fn count_body(request: &mut Request) -> Option<Arc<AtomicU64>> {
+fn count_body(request: &mut Request) -> Option<Arc<Progress>> {
     if request.body.is_empty() {
         return None;
     }
-    let count = Arc::new(AtomicU64::new(0));
-    let body = std::mem::take(&mut request.body);
-    request.body = body.counted(Arc::clone(&count));
-    Some(count)
+    let (body, progress) = std::mem::take(&mut request.body).counted();
+    request.body = body;
+    Some(progress)
 }
 
 /// How long a body is held back for an upstream that does not say `100 Continue`.
