@@ -17,3 +17,8 @@ pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod upstream;
+
+/// The programs in `docs/embedding.md`, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+pub struct Embedding;

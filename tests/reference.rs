@@ -65,24 +65,29 @@ fn settle(path: &str, is: &str, should: &str) {
 }
 
 #[test]
-fn generated_parts_say_what_the_program_says() {
-    let schema = config::schema();
-    let schema = serde_json::to_value(schema).expect("JSON");
+fn pages_say_what_the_program_says() {
+    let schema = serde_json::to_value(config::schema()).expect("JSON");
     for (path, page) in pages() {
-        let mut should = String::new();
-        let mut rest = page.as_str();
-        while let Some((before, after)) = rest.split_once(BEGIN) {
-            let (what, after) = after.split_once(" -->\n").expect("a marker ends its line");
-            let (_, after) = after
-                .split_once(END)
-                .unwrap_or_else(|| panic!("{path}: `{what}` has no end"));
-            let made = generated(what, &schema).unwrap_or_else(|| panic!("{path}: {what}?"));
-            let _infallible = write!(should, "{before}{BEGIN}{what} -->\n{}\n{END}", made.trim());
-            rest = after;
-        }
-        should += rest;
+        let should = with_tables(&path, &page, &schema);
+        let should = with_output(&should);
         settle(&path, &page, &should);
     }
+}
+
+/// The page with the tables that its markers ask for.
+fn with_tables(path: &str, page: &str, schema: &Value) -> String {
+    let mut out = String::new();
+    let mut rest = page;
+    while let Some((before, after)) = rest.split_once(BEGIN) {
+        let (what, after) = after.split_once(" -->\n").expect("a marker ends its line");
+        let (_, after) = after
+            .split_once(END)
+            .unwrap_or_else(|| panic!("{path}: `{what}` has no end"));
+        let made = generated(what, schema).unwrap_or_else(|| panic!("{path}: {what}?"));
+        let _infallible = write!(out, "{before}{BEGIN}{what} -->\n{}\n{END}", made.trim());
+        rest = after;
+    }
+    out + rest
 }
 
 /// What a marker asks for.
@@ -104,7 +109,10 @@ fn flags() -> String {
     let rows = Flag::ALL
         .iter()
         .map(|flag| format!("| `{}` | {} |\n", flag.code(), flag.text()));
-    format!("| flag | meaning |\n|---|---|\n{}", rows.collect::<String>())
+    format!(
+        "| flag | meaning |\n|---|---|\n{}",
+        rows.collect::<String>()
+    )
 }
 
 #[test]
@@ -134,7 +142,10 @@ fn the_access_logs_keys_are_those_of_the_page() {
     let wrong = wrong.expect_err("no such key");
     let (_, keys) = wrong.split_once("there are ").expect("a list of keys");
     for key in keys.split(", ") {
-        assert!(page.contains(&format!("| `{key}` |")), "telemetry.md: {key}");
+        assert!(
+            page.contains(&format!("| `{key}` |")),
+            "telemetry.md: {key}"
+        );
     }
 }
 
@@ -158,7 +169,7 @@ fn fences(page: &str) -> Vec<Fence<'_>> {
 
 #[test]
 fn every_yaml_is_a_configuration() {
-    let env = |name: &str| Some(format!("value-of-{name}"));
+    let env = |_: &str| None;
     for (path, page) in pages() {
         for fence in fences(&page) {
             let is_wrong_on_purpose = fence.words.starts_with("yaml bad");
@@ -182,23 +193,21 @@ fn every_yaml_is_a_configuration() {
 /// Commands that end by themselves and say the same wherever they run.
 const RUN: &[&str] = &["check", "routes", "schema", "version", "help", "--help"];
 
-#[test]
-fn commands_print_what_the_pages_show() {
-    for (path, page) in pages() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let mut should = page.clone();
-        for fence in fences(&page) {
-            if let Some(name) = fence.words.strip_prefix("yaml ") {
-                let file = dir.path().join(name);
-                fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
-                fs::write(file, fence.text).expect("a file");
-            }
-            if fence.words == "console" {
-                should = should.replace(fence.text, &transcript(fence.text, dir.path()));
-            }
+/// The page with what the binary prints under the commands that it shows.
+fn with_output(page: &str) -> String {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut out = page.to_owned();
+    for fence in fences(page) {
+        if let Some(name) = fence.words.strip_prefix("yaml ") {
+            let file = dir.path().join(name);
+            fs::create_dir_all(file.parent().expect("a folder")).expect("a folder");
+            fs::write(file, fence.text).expect("a file");
         }
-        settle(&path, &page, &should);
+        if fence.words == "console" {
+            out = out.replace(fence.text, &transcript(fence.text, dir.path()));
+        }
     }
+    out
 }
 
 /// The block with the real output under each command that can be run.
@@ -254,7 +263,9 @@ fn links_lead_somewhere() {
             assert!(target.exists(), "{path}: `{link}` leads nowhere");
             if !anchor.is_empty() {
                 let text = fs::read_to_string(&target).expect("a page");
-                let found = text.lines().any(|line| anchor_of(line) == Some(anchor.into()));
+                let found = text
+                    .lines()
+                    .any(|line| anchor_of(line) == Some(anchor.into()));
                 assert!(found, "{path}: there is no heading for `{link}`");
             }
         }

@@ -31,7 +31,7 @@ pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
             None => (key, false),
         };
         node = match key {
-            "*" => &map_of(schema, node)?["additionalProperties"],
+            "*" => values_of(map_of(schema, node)?),
             key => map_of(schema, node)?.get("properties")?.get(key)?,
         };
         if is_list {
@@ -48,7 +48,14 @@ pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
 fn map_of<'a>(schema: &'a Value, node: &'a Value) -> Option<&'a Value> {
     options(schema, node)
         .into_iter()
-        .find(|option| option["type"] == "object")
+        .find(|option| type_of(option) == "object")
+}
+
+/// What a map holds whose keys are names.
+fn values_of(map: &Value) -> &Value {
+    let by_pattern = map["patternProperties"].as_object();
+    let first = by_pattern.and_then(|patterns| patterns.values().next());
+    first.unwrap_or(&map["additionalProperties"])
 }
 
 /// The definition behind a reference.
@@ -115,9 +122,9 @@ fn inside<'a>(schema: &'a Value, node: &'a Value) -> Option<(&'static str, &'a V
     let [form] = forms.as_slice() else {
         return None;
     };
-    let (below, inner) = match form["type"].as_str()? {
+    let (below, inner) = match type_of(form) {
         "object" if form.get("properties").is_some() => (".", *form),
-        "object" => (".*.", &form["additionalProperties"]),
+        "object" => (".*.", values_of(form)),
         "array" => ("[].", &form["items"]),
         _ => return None,
     };
@@ -131,7 +138,9 @@ fn inside<'a>(schema: &'a Value, node: &'a Value) -> Option<(&'static str, &'a V
 /// One sentence that begins with `word`, taken out of a text; without the word and its full stop.
 fn take_sentence(text: &str, word: &str) -> (String, Option<String>) {
     let text = text.replace('\n', " ");
-    let Some(start) = text.find(&format!("{word} ")).or_else(|| text.find(&format!("{word}: ")))
+    let Some(start) = text
+        .find(&format!("{word} "))
+        .or_else(|| text.find(&format!("{word}: ")))
     else {
         return (text, None);
     };
@@ -145,7 +154,11 @@ fn take_sentence(text: &str, word: &str) -> (String, Option<String>) {
     let (sentence, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
     let inner = sentence.trim_start_matches(word).trim_start_matches(':');
     let after = after.trim_start_matches('.').trim_start();
-    let left = format!("{}{}{after}", before.trim_end(), if after.is_empty() { "" } else { " " });
+    let left = format!(
+        "{}{}{after}",
+        before.trim_end(),
+        if after.is_empty() { "" } else { " " }
+    );
     (left.trim().to_owned(), Some(inner.trim().to_owned()))
 }
 
@@ -154,7 +167,9 @@ fn choices(schema: &Value, node: &Value) -> String {
     let mut out = String::new();
     for form in options(schema, node) {
         let list = resolve(schema, &form["items"]);
-        let variants = form["oneOf"].as_array().or_else(|| list["oneOf"].as_array());
+        let variants = form["oneOf"]
+            .as_array()
+            .or_else(|| list["oneOf"].as_array());
         for variant in variants.into_iter().flatten() {
             if let (Some(word), Some(text)) = (word(variant), variant["description"].as_str()) {
                 let _infallible = write!(out, "<br>`{word}`: {}", text.replace('\n', " "));
@@ -162,7 +177,11 @@ fn choices(schema: &Value, node: &Value) -> String {
         }
     }
     // A family of kinds has its own page.
-    if out.matches("<br>").count() > 4 { String::new() } else { out }
+    if out.matches("<br>").count() > 4 {
+        String::new()
+    } else {
+        out
+    }
 }
 
 fn word(variant: &Value) -> Option<String> {
@@ -206,23 +225,35 @@ fn kind_of_form(schema: &Value, form: &Value) -> String {
         "boolean" => "`true` `false`".to_owned(),
         "array" => format!("list of {}", kind(schema, &form["items"])),
         "object" if form.get("properties").is_some() => "map".to_owned(),
-        "object" => match form.get("additionalProperties") {
-            Some(values) if values.is_object() => format!("map to {}", kind(schema, values)),
-            _ => "map".to_owned(),
-        },
+        "object" if values_of(form).is_object() => {
+            format!("map to {}", kind(schema, values_of(form)))
+        }
+        "object" => "map".to_owned(),
+        "string" if has_names(form) => "name".to_owned(),
         "string" => text_kind(form).to_owned(),
         _ => "anything".to_owned(),
     }
 }
 
+/// True for a text that stands for something that is declared elsewhere.
+fn has_names(form: &Value) -> bool {
+    let text = form["description"].as_str().unwrap_or_default();
+    text.starts_with("A name, or")
+}
+
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// The first of several types: what else there is, is a way to write the same.
 fn type_of(form: &Value) -> &str {
     let types = &form["type"];
-    types.as_str().or_else(|| types[0].as_str()).unwrap_or_default()
+    types
+        .as_str()
+        .or_else(|| types[0].as_str())
+        .unwrap_or_default()
 }
 
 fn range(form: &Value) -> String {
