@@ -34,7 +34,7 @@ fn pages() -> Vec<(String, String)> {
     let docs = fs::read_dir(project("docs")).expect("docs");
     let mut paths: Vec<String> = docs
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.ends_with(".md"))
+        .filter(|name| Path::new(name).extension().is_some_and(|of| of == "md"))
         .map(|name| format!("docs/{name}"))
         .collect();
     paths.sort();
@@ -216,7 +216,7 @@ fn transcript(block: &str, dir: &Path) -> String {
     let mut is_shown = true;
     for line in block.lines() {
         if let Some(command) = line.strip_prefix("$ ") {
-            out += &format!("{line}\n");
+            out.extend([line, "\n"]);
             let words = command.split(" #").next().unwrap_or_default();
             let mut words = words.split_whitespace();
             let is_run = words.next() == Some("retort")
@@ -227,7 +227,7 @@ fn transcript(block: &str, dir: &Path) -> String {
                 out += &output(&words.collect::<Vec<_>>(), dir);
             }
         } else if is_shown {
-            out += &format!("{line}\n");
+            out.extend([line, "\n"]);
         }
     }
     out

@@ -145,13 +145,14 @@ fn take_sentence(text: &str, word: &str) -> (String, Option<String>) {
         return (text, None);
     };
     let (before, rest) = text.split_at(start);
+    // A full stop within code, or within a number, ends nothing.
     let mut in_code = false;
-    let end = rest.char_indices().find(|(at, c)| {
+    let following = rest.chars().skip(1).map(Some).chain([None]);
+    let end = rest.char_indices().zip(following).find(|((_, c), next)| {
         in_code ^= *c == '`';
-        let next = rest.chars().nth(rest[..*at].chars().count() + 1);
         *c == '.' && !in_code && next.is_none_or(char::is_whitespace)
     });
-    let (sentence, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+    let (sentence, after) = rest.split_at(end.map_or(rest.len(), |((at, _), _)| at));
     let inner = sentence.trim_start_matches(word).trim_start_matches(':');
     let after = after.trim_start_matches('.').trim_start();
     let left = format!(
