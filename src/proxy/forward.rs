@@ -86,7 +86,7 @@ async fn answer_here(
     request: &mut Request,
     handler: &Arc<Handler>,
 ) -> Result<Response, Failure> {
-    let start = Instant::now();
+    let start = exchange.turn();
     let deadline = exchange.limits.deadline;
     let context = handler::Context {
         deadline,
@@ -98,7 +98,9 @@ async fn answer_here(
         None => Some(run.await),
         Some(deadline) => within(run, &exchange.local.sweep, start, deadline).await,
     };
-    exchange.waited = start.elapsed();
+    let end = Instant::now();
+    exchange.waited = end.saturating_duration_since(start);
+    exchange.came = Some(end);
     match outcome {
         Some(Ok(response)) => Ok(response),
         Some(Err(mut failed)) => match failed.answer.take() {
@@ -139,10 +141,10 @@ async fn send(
 ) -> Result<Response, Failure> {
     let client = ask_to_switch(request, wish);
     exchange.received = count_body(request);
-    let now = Instant::now();
+    let now = exchange.turn();
     let mut options = SendOptions::new(now);
     let permit = expect_continue(request);
-    options.on_informational = inform::relay(exchange, permit);
+    options.on_informational = inform::relay(exchange, lane, permit);
     let idle = idle(exchange, timeouts);
     let clock = Clock::new(
         idle,
@@ -154,6 +156,7 @@ async fn send(
     match sent {
         Ok(sent) => {
             exchange.waited = sent.at.saturating_duration_since(now);
+            exchange.came = Some(sent.at);
             let status = sent.response.head.status;
             note_attempt(exchange, Some(sent.endpoint), Some(status), None);
             exchange.limits.idle = idle;

@@ -12,6 +12,7 @@ mod failure;
 mod forward;
 mod inform;
 mod local;
+mod present;
 mod reply;
 mod upgrade;
 
@@ -62,6 +63,7 @@ async fn answer(
     });
     let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
     let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
+    exchange.hooked = chains.iter().any(Option::is_some);
     let (depth, answered) = decide::down(&chains, exchange, request).await;
     let outcome = match (answered, picked) {
         (Some(response), _) => Ok(*response),
