@@ -146,21 +146,24 @@ impl Clock {
     }
 }
 
-/// Whose fault it was, in the words of logs and metrics.
 fn translate(failure: upstream::Failure) -> Failure {
-    let flag = match failure.cause {
+    if let Cause::RequestBody(BodyError::Peer(_)) = failure.cause {
+        return Failure::bad_request("the request's body broke off");
+    }
+    Failure::of(flag(&failure.cause), failure.detail)
+}
+
+/// Whose fault it was, in the words of logs and metrics.
+pub(crate) fn flag(cause: &Cause) -> Flag {
+    match cause {
         Cause::NoEndpoint => Flag::NoHealthyEndpoint,
         Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
         Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
         Cause::Protocol => Flag::UpstreamProtocol,
         Cause::RequestBody(BodyError::TooLarge) => Flag::BodyTooLarge,
-        Cause::RequestBody(BodyError::Peer(_)) => {
-            return Failure::bad_request("the request's body broke off");
-        }
-        Cause::RequestBody(BodyError::Idle) => Flag::ClientLeft,
+        Cause::RequestBody(BodyError::Peer(_) | BodyError::Idle) => Flag::ClientLeft,
         Cause::RequestBody(BodyError::Source(_)) => Flag::HandlerFailed,
-    };
-    Failure::of(flag, failure.detail)
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub(crate) async fn forward(
     timeouts: &Timeouts,
 ) -> Result<Response, Failure> {
     exchange.limits.deadline = deadline(exchange, request, timeouts);
+    exchange.received = count_body(request);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));
@@ -140,7 +141,6 @@ async fn send(
     timeouts: &Timeouts,
 ) -> Result<Response, Failure> {
     let client = ask_to_switch(request, wish);
-    exchange.received = count_body(request);
     let now = exchange.turn();
     let mut options = SendOptions::new(now);
     let permit = expect_continue(request);

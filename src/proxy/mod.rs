@@ -27,7 +27,7 @@ use http::{Method, StatusCode, Uri};
 use crate::base::message::{Request, RequestHead, Response};
 use crate::proxy::admit::Wish;
 use crate::proxy::context::Exchange;
-use crate::proxy::failure::Failure;
+use crate::proxy::decide::Unrouted;
 use crate::telemetry::decision::Flag;
 
 /// Answers a request.
@@ -42,21 +42,30 @@ pub async fn serve(
 ) -> http::Response<Tracked> {
     let (view, listener) = origin.pin(local);
     let mut exchange = Exchange::open(local, origin, view, listener, &request.head);
-    let wish = exchange.admit(&mut request.head);
-    let routed = wish.and_then(|wish| Ok((wish, decide::route(&exchange, &mut request.head)?)));
-    let route = routed.as_ref().ok().map(|(_, route)| *route);
+    let routed = route(&exchange, &mut request.head);
+    let route = match &routed {
+        Ok((_, route)) => Some(*route),
+        Err(unrouted) => unrouted.asked_for,
+    };
     exchange.routed(route, &request.head);
     let response = answer(&mut exchange, &mut request, routed).await;
     reply::finish(exchange, response)
+}
+
+/// Lets the request in, and finds its route.
+fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<(Wish, usize), Unrouted> {
+    let wish = exchange.admit(head)?;
+    Ok((wish, decide::route(exchange, head)?))
 }
 
 /// Down the chains, to the backend, and up again.
 async fn answer(
     exchange: &mut Exchange,
     request: &mut Request,
-    routed: Result<(Wish, usize), Failure>,
+    routed: Result<(Wish, usize), Unrouted>,
 ) -> Response {
     let view = Rc::clone(&exchange.view);
+    let routed = routed.map_err(|unrouted| unrouted.failure);
     let picked = routed.and_then(|(wish, route)| {
         let backends = &view.snapshot.route(route).backends;
         Ok((wish, route, decide::backend(backends, fastrand::u64(..))?))

@@ -31,6 +31,8 @@ pub struct Lane {
     balancer: RefCell<Balancer>,
     random: RefCell<fastrand::Rng>,
     tally: Rc<Tally>,
+    /// The connects that were told of already.
+    told: Cell<(u64, u64)>,
     /// How many more requests listen for informational responses without a reason to.
     listens: Cell<u8>,
 }
@@ -104,6 +106,7 @@ impl Lane {
             )),
             random: RefCell::new(random),
             tally,
+            told: Cell::default(),
             listens: Cell::new(LISTENS),
             upstream,
         })
@@ -159,6 +162,13 @@ impl Lane {
         for site in &self.sites {
             site.sweep(now);
         }
+    }
+
+    /// Connections that were made, and that could not be, since this was last asked.
+    pub fn new_connects(&self) -> (u64, u64) {
+        let now = (self.tally.connects.get(), self.tally.connect_failures.get());
+        let (made, failed) = self.told.replace(now);
+        (now.0 - made, now.1 - failed)
     }
 
     /// What its connections do now.
