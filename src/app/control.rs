@@ -13,7 +13,7 @@ use crate::admin::{self, Door};
 use crate::app::reload::{self, Candidate, Read, Rejected};
 use crate::app::status::Board;
 use crate::app::watch::Watcher;
-use crate::app::{Doors, NotStarted, Options, Order, Signals, Source, Watch, signals};
+use crate::app::{Doors, NotReloaded, NotStarted, Options, Order, Signals, Source, Watch, signals};
 use crate::base::address::Address;
 use crate::base::lifecycle::{Lifecycle, State};
 use crate::config::{Config, Workers};
@@ -26,6 +26,7 @@ use crate::telemetry::metrics::{Metrics, Reload};
 /// What the starter is told.
 pub(crate) struct Up {
     pub in_memory: InMemory,
+    pub metrics: Arc<Metrics>,
     pub addresses: Vec<(String, Address)>,
 }
 
@@ -133,7 +134,7 @@ impl<'a> Control<'a> {
             watched,
             sources,
             outcome,
-        } = reload::make(early, &builder);
+        } = reload::make(early, &builder, options.doors);
         let Candidate {
             config,
             built,
@@ -188,12 +189,9 @@ impl<'a> Control<'a> {
             workers,
             "ready"
         );
-        let listener = config
-            .listeners
-            .first()
-            .map_or("", |listener| &*listener.name);
         let up = Up {
-            in_memory: control.server.in_memory(listener),
+            in_memory: control.server.in_memory(),
+            metrics: Arc::clone(&control.metrics),
             addresses,
         };
         Ok((control, up))
@@ -281,7 +279,14 @@ impl<'a> Control<'a> {
                 }
             };
             match order {
-                Order::Reload => self.reload(),
+                Order::Reload(asker) => {
+                    let outcome =
+                        self.apply(reload::make(self.source.load(), &self.builder, self.doors));
+                    if let Some(asker) = asker {
+                        // Whoever asked may have left.
+                        let _gone = asker.send(outcome);
+                    }
+                }
                 Order::Look => self.look(),
                 Order::ReopenLogs => self.published.load().access_log.reopen(),
                 Order::Drain => {
@@ -298,15 +303,13 @@ impl<'a> Control<'a> {
     fn look(&mut self) {
         let loaded = self.source.load();
         if texts(&loaded.sources) != self.texts {
-            self.apply(reload::make(loaded, &self.builder));
+            // The log tells what came of it.
+            let _told = self.apply(reload::make(loaded, &self.builder, self.doors));
         }
     }
 
-    fn reload(&mut self) {
-        self.apply(reload::make(self.source.load(), &self.builder));
-    }
-
-    fn apply(&mut self, read: Read) {
+    /// Puts what was read in force and returns its revision, or says why not.
+    fn apply(&mut self, read: Read) -> Result<u64, NotReloaded> {
         self.texts = texts(&read.sources);
         if let Some(watcher) = &mut self.watcher {
             watcher.follow(&read.watched);
@@ -323,12 +326,14 @@ impl<'a> Control<'a> {
                 let revision = self.published.load().revision;
                 tracing::info!(revision, %changes, "a new configuration is in force");
                 self.note(self.applied(), changes);
+                Ok(revision)
             }
             Err(why) => {
                 tracing::error!(
                     "the new configuration is refused, the last good one stays in force: {why}"
                 );
-                self.note(Reload::Refused, why);
+                self.note(Reload::Refused, why.as_str());
+                Err(NotReloaded(why))
             }
         }
     }

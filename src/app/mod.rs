@@ -11,6 +11,8 @@ mod status;
 mod watch;
 
 use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use tokio::sync::mpsc;
 
@@ -21,6 +23,7 @@ use crate::handler::Registry;
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
 use crate::snapshot;
+use crate::telemetry::metrics::Metrics;
 
 pub use reload::Rejected;
 pub use source::Source;
@@ -28,8 +31,8 @@ pub use source::Source;
 /// What can be asked of a running gateway.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Read the configuration again.
-    Reload,
+    /// Read the configuration again, and tell whoever asked what came of it.
+    Reload(Option<SyncSender<Result<u64, NotReloaded>>>),
     /// The same, if its files have changed.
     Look,
     /// Open the access log's file again: something has moved it.
@@ -104,6 +107,11 @@ pub enum NotStarted {
     },
 }
 
+/// Why a reload changed nothing.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReloaded(pub(crate) String);
+
 impl NotStarted {
     fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
@@ -111,12 +119,16 @@ impl NotStarted {
     }
 }
 
-/// A running gateway.
+/// A running gateway, on threads of its own.
 ///
-/// Dropping it stops it at once; [`Gateway::drain`] ends it gently.
+/// Dropping it stops it at once; [`Gateway::drain`] ends it gently. A program may run several.
+///
+/// Its methods block the calling thread until they are done: a program whose own event loop must
+/// not stand still calls them through `tokio::task::spawn_blocking`.
 #[derive(Debug)]
 pub struct Gateway {
     in_memory: InMemory,
+    metrics: Arc<Metrics>,
     addresses: Vec<(String, Address)>,
     orders: mpsc::UnboundedSender<Order>,
     control: Option<std::thread::JoinHandle<()>>,
@@ -143,18 +155,23 @@ impl Gateway {
         })?;
         Ok(Self {
             in_memory: up.in_memory,
+            metrics: up.metrics,
             addresses: up.addresses,
             orders,
             control: Some(control),
         })
     }
 
-    /// The gateway as a `tower::Service`: requests that need no socket.
+    /// The gateway as a `tower::Service`: requests that need no socket. They count as those of the
+    /// first listener; [`InMemory::through`] takes another.
+    ///
+    /// The service may outlive the gateway: it answers 503 from then on.
     pub fn in_memory(&self) -> InMemory {
         self.in_memory.clone()
     }
 
-    /// Where listeners, `telemetry` and `admin` really listen, as of the start.
+    /// Where a listener, `telemetry` or `admin` really listens, as of the start; none where the
+    /// doors are closed.
     pub fn address(&self, name: &str) -> Option<&Address> {
         let mut addresses = self.addresses.iter();
         addresses
@@ -162,12 +179,28 @@ impl Gateway {
             .map(|(_, address)| address)
     }
 
-    /// Reads the configuration again.
-    pub fn reload(&self) {
-        self.order(Order::Reload);
+    /// What Prometheus would scrape, for programs that have a door of their own for it.
+    pub fn metrics(&self) -> String {
+        self.metrics.text()
     }
 
-    /// Finishes what is in flight, then ends; returns at the end.
+    /// Reads the configuration again; returns the revision that is in force from now on.
+    ///
+    /// # Errors
+    /// When the new configuration has errors, or one of its addresses cannot be had: then the last
+    /// good one stays in force. The text is for the configuration's author.
+    pub fn reload(&self) -> Result<u64, NotReloaded> {
+        let (told, outcome) = std::sync::mpsc::sync_channel(1);
+        self.order(Order::Reload(Some(told)));
+        outcome
+            .recv()
+            .unwrap_or_else(|_| Err(NotReloaded("the gateway has ended".to_owned())))
+    }
+
+    /// Finishes what is in flight, but waits no longer than `runtime.drain` allows; returns at the
+    /// end.
+    ///
+    /// Whoever reads a streamed answer on this very thread cannot go on meanwhile.
     pub fn drain(mut self) {
         self.order(Order::Drain);
         self.join();

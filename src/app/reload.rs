@@ -3,12 +3,17 @@
 //! A configuration that has errors changes nothing: the last good one stays, and the log, the
 //! metric and the status say why.
 
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::base::problem::{Problem, Severity};
+use crate::app::Doors;
+use crate::base::address::Address;
+use crate::base::problem::{Problem, Severity, Span};
 use crate::base::report::{self, Style};
 use crate::base::source::Sources;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Limits, Listener, Loaded, Protocols};
 use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
 
 /// A configuration that cannot be used, as its author reads it.
@@ -38,7 +43,7 @@ pub(crate) struct Candidate {
 }
 
 /// Makes what was read into a snapshot; nothing changes yet.
-pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
+pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
     let Loaded {
         sources,
         problems,
@@ -48,16 +53,50 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder) -> Read {
     } = loaded;
     files.extend(directories.iter().map(|folder| folder.join("*")));
     let outcome = match config {
-        Some(config) => match builder.build(&config) {
-            Ok(built) => Ok(candidate(config, built, problems)),
-            Err(NotBuilt(errors)) => Err(rejected(&sources, &errors)),
-        },
+        Some(mut config) => {
+            if doors == Doors::Closed && config.listeners.is_empty() {
+                reach_from_memory(&mut config);
+            }
+            match builder.build(&config) {
+                Ok(built) => Ok(candidate(config, built, problems)),
+                Err(NotBuilt(errors)) => Err(rejected(&sources, &errors)),
+            }
+        }
         None => Err(rejected(&sources, &problems)),
     };
     Read {
         watched: files,
         sources,
         outcome,
+    }
+}
+
+/// Gives a configuration without listeners one that is never opened: for requests from memory.
+fn reach_from_memory(config: &mut Config) {
+    config.listeners.push(Listener {
+        name: "memory".into(),
+        address: Address::Unix("memory".into()),
+        protocols: Protocols {
+            http1: true,
+            http2: true,
+        },
+        trusted_proxies: Vec::new(),
+        middlewares: Vec::new(),
+        // These are for connections, and it has none.
+        limits: Limits {
+            connections: NonZeroU32::MAX,
+            header_bytes: usize::MAX,
+            headers: NonZeroU16::MAX,
+            header_timeout: Duration::MAX,
+            idle_timeout: Duration::MAX,
+            connection_age: None,
+            streams: NonZeroU32::MAX,
+        },
+        span: Span::default(),
+        fingerprint: 0,
+    });
+    for route in &mut config.routes {
+        route.listeners = Arc::from([0]);
     }
 }
 

@@ -22,7 +22,7 @@ pub(crate) fn take(orders: &mpsc::UnboundedSender<Order>) -> std::io::Result<()>
     };
     follow(SignalKind::terminate(), orders, drain())?;
     follow(SignalKind::interrupt(), orders, drain())?;
-    follow(SignalKind::hangup(), orders, || Order::Reload)?;
+    follow(SignalKind::hangup(), orders, || Order::Reload(None))?;
     follow(SignalKind::user_defined1(), orders, || Order::ReopenLogs)?;
     follow(SignalKind::quit(), orders, || Order::Stop)
 }

@@ -65,6 +65,12 @@ impl Sender {
         self.frames.send(frame).await.map_err(|_| Gone)
     }
 
+    /// Passes on a frame of another body.
+    pub(crate) async fn pass(&self, frame: Frame<Bytes>) -> Result<(), Gone> {
+        let event = Event::Frame(frame);
+        self.frames.send(event).await.map_err(|_| Gone)
+    }
+
     /// The body is complete.
     ///
     /// # Errors

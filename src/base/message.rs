@@ -5,13 +5,13 @@
 //! without a change above.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Extensions, HeaderMap, Method, StatusCode, Uri, Version, request, response};
-use smallvec::SmallVec;
 
 use crate::base::body::Body;
+
+pub use crate::base::params::{ParamError, Params};
 
 /// A request: its head, and its body as it comes.
 #[derive(Debug, Default)]
@@ -132,61 +132,6 @@ impl Client {
     /// `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.secure { "https" } else { "http" }
-    }
-}
-
-/// What a route's path template took from the path, percent-decoded.
-///
-/// One text holds all names and values: a single allocation, and no counter of the snapshot that all
-/// workers would fight for.
-#[derive(Debug, Clone, Default)]
-pub struct Params {
-    text: String,
-    /// Where each name and its value end.
-    ends: SmallVec<[(u32, u32); 2]>,
-}
-
-impl Params {
-    /// Values in the order of the template's names.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "whoever makes parameters by hand has no further use for the names"
-    )]
-    pub fn new(names: Arc<[Box<str>]>, values: SmallVec<[Box<str>; 2]>) -> Self {
-        Self::from_pairs(names.iter().zip(values))
-    }
-
-    /// Names and values, in the order of the template.
-    pub fn from_pairs<N: AsRef<str>, V: AsRef<str>>(pairs: impl Iterator<Item = (N, V)>) -> Self {
-        let mut params = Self {
-            text: String::with_capacity(64),
-            ends: SmallVec::new(),
-        };
-        // A path is shorter than 4 GiB, whatever the limits say.
-        let end = |text: &str| u32::try_from(text.len()).unwrap_or(u32::MAX);
-        for (name, value) in pairs {
-            params.text.push_str(name.as_ref());
-            let middle = end(&params.text);
-            params.text.push_str(value.as_ref());
-            params.ends.push((middle, end(&params.text)));
-        }
-        params
-    }
-
-    /// The value of one parameter.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.iter().find(|(key, _)| *key == name).map(|(_, v)| v)
-    }
-
-    /// Names and values, in the order of the template.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut start = 0;
-        self.ends.iter().map(move |&(middle, end)| {
-            let (middle, end) = (middle as usize, end as usize);
-            let name = self.text.get(start..middle).unwrap_or_default();
-            start = end;
-            (name, self.text.get(middle..end).unwrap_or_default())
-        })
     }
 }
 

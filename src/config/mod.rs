@@ -15,7 +15,6 @@ mod parse;
 mod raw;
 mod schema;
 mod sections;
-mod suggest;
 mod syntax;
 mod tree;
 mod types;
@@ -29,6 +28,7 @@ pub use self::types::{
 };
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;
+use crate::base::suggest;
 
 /// What came of reading a configuration.
 #[derive(Debug)]

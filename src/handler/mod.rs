@@ -7,6 +7,7 @@
 
 pub mod blocking;
 pub mod echo;
+pub mod failed;
 pub mod fan_out;
 pub mod files;
 pub mod native;
@@ -17,29 +18,27 @@ pub mod service;
 pub mod status;
 
 use std::any::Any;
-use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::LocalBoxFuture;
-use http::StatusCode;
+use http::Method;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::base::body::BodyError;
 use crate::base::caller::{CallError, Caller};
 use crate::base::message::{Request, Response};
 use crate::base::problem::{Problem, Spanned};
 use crate::handler::blocking::{Blocking, BlockingError};
-use crate::telemetry::decision::Flag;
 
-pub use registry::{Handle, Registry};
+pub use failed::Failed;
+pub use registry::{Answering, Handle, IntoAnswer, Registry};
 
 /// Makes the family of its kinds: the enum of settings, and the one of what they build.
 macro_rules! kinds {
@@ -63,9 +62,20 @@ macro_rules! kinds {
                 match self { $(Self::$Kind(_) => stringify!($module)),* }
             }
 
+            /// What metrics and logs call it where it has no name of its own.
+            pub fn label(&self) -> &str {
+                let label = match self { $(Self::$Kind(settings) => $module::$Kind::label(settings)),* };
+                label.unwrap_or(self.kind())
+            }
+
             /// The upstreams that it calls by name.
             pub fn upstreams(&self) -> Vec<&Spanned<String>> {
                 match self { $(Self::$Kind(settings) => $module::$Kind::upstreams(settings)),* }
+            }
+
+            /// Whether it may call upstreams that it does not name here.
+            pub const fn may_call_any(&self) -> bool {
+                match self { $(Self::$Kind(_) => $module::$Kind::MAY_CALL_ANY),* }
             }
 
             fn build(&self, registry: &Registry) -> Result<Built, Problem> {
@@ -110,11 +120,19 @@ trait Kind: Sized {
     /// How it is written.
     type Settings;
 
+    /// Whether it may call upstreams that its settings do not name.
+    const MAY_CALL_ANY: bool = false;
+
     /// Checks what serde cannot, and prepares all that requests have in common.
     fn build(settings: &Self::Settings, registry: &Registry) -> Result<Self, Problem>;
 
     /// Answers.
     fn reply(&self, request: Request, context: Context) -> Reply;
+
+    /// What it is called, if more is known than its kind.
+    fn label(_: &Self::Settings) -> Option<&str> {
+        None
+    }
 
     /// The upstreams that it calls by name.
     fn upstreams(_: &Self::Settings) -> Vec<&Spanned<String>> {
@@ -151,17 +169,6 @@ pub enum Reply {
     Later(LocalBoxFuture<'static, Result<Response, Failed>>),
     /// There is none.
     Failed(Failed),
-}
-
-/// A handler that has no proper answer.
-#[derive(Debug)]
-pub struct Failed {
-    /// What the record of the request says.
-    pub flag: Flag,
-    /// One sentence for operators; clients do not see it.
-    pub detail: Cow<'static, str>,
-    /// What the client gets; a plain 500 if there is nothing better.
-    pub answer: Option<Box<Response>>,
 }
 
 impl Handler {
@@ -252,10 +259,38 @@ impl Context {
         self.blocking.run(work).await
     }
 
-    /// Sends a request to an upstream, by its name in the configuration.
+    /// Asks an upstream for a path: `GET`, without headers of the request that is being answered.
     ///
     /// # Errors
-    /// When there is no such upstream, or no answer.
+    /// As [`Context::call`]; also when `path` is not what can stand in a request.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
+    pub async fn get(&self, upstream: &str, path: &str) -> Result<Response, CallError> {
+        let target = path.parse().map_err(|_| CallError::Failed {
+            upstream: upstream.to_owned(),
+            detail: format!("it cannot be asked for `{path}`, which is no path"),
+        })?;
+        self.call(upstream, Request::new(Method::GET, target, ()))
+            .await
+    }
+
+    /// How long there is left until the deadline; none without one.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// Sends a request to an upstream, by its name in the configuration.
+    ///
+    /// Several at once are awaited together, by [`tokio::join!`] and its like. A call ends after a
+    /// minute; [`tokio::time::timeout`] sets it less.
+    ///
+    /// # Errors
+    /// When there is no such upstream, or no answer. An answer with an error's status is an answer.
+    ///
+    /// # Cancel safety
+    /// Dropping the future cancels the call.
     pub async fn call(&self, upstream: &str, request: Request) -> Result<Response, CallError> {
         self.caller.call(upstream, request).await
     }
@@ -295,70 +330,14 @@ impl fmt::Debug for Reply {
     }
 }
 
-impl Failed {
-    /// A handler failed, flag HE; the client gets a plain 500.
-    pub fn new(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self {
-            flag: Flag::HandlerFailed,
-            detail: detail.into(),
-            answer: None,
-        }
-    }
-
-    /// The request's body could not be read: too long (413, flag BTL) or broken off (400, flag BR).
-    ///
-    /// Meant for `request.body.collect(…).await.map_err(Failed::reading)?`.
-    #[expect(clippy::needless_pass_by_value, reason = "it is given to `map_err`")]
-    pub fn reading(error: BodyError) -> Self {
-        let (flag, status) = match error {
-            BodyError::TooLarge => (Flag::BodyTooLarge, StatusCode::PAYLOAD_TOO_LARGE),
-            BodyError::Idle => (Flag::BadRequest, StatusCode::REQUEST_TIMEOUT),
-            BodyError::Peer(_) | BodyError::Source(_) => {
-                (Flag::BadRequest, StatusCode::BAD_REQUEST)
-            }
-        };
-        let text = format!("{error}\n");
-        Self::new(error.to_string())
-            .flag(flag)
-            .answer(Response::text(status, text))
-    }
-
-    /// The same failure under another flag.
-    #[must_use]
-    pub fn flag(mut self, flag: Flag) -> Self {
-        self.flag = flag;
-        self
-    }
-
-    /// The same failure with an answer of its own.
-    #[must_use]
-    pub fn answer(mut self, response: Response) -> Self {
-        self.answer = Some(Box::new(response));
-        self
-    }
-
-    /// What the client gets.
-    pub fn into_response(self) -> Response {
-        self.answer.map_or_else(
-            || Response::text(StatusCode::INTERNAL_SERVER_ERROR, "the handler failed\n"),
-            |response| *response,
-        )
-    }
-}
-
-impl fmt::Display for Failed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
-    }
-}
-
-impl std::error::Error for Failed {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::handler::testing::{context, get};
+    use http::StatusCode;
     use serde_json::json;
+
+    use crate::handler::testing::{context, get};
+    use crate::telemetry::decision::Flag;
 
     fn handler(settings: serde_json::Value, registry: &Registry) -> Arc<Handler> {
         let settings: Settings = serde_json::from_value(settings).expect("valid settings");

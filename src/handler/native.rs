@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::{Context, Handle, Kind, Registry, Reply};
 use crate::base::message::Request;
 use crate::base::problem::{Problem, Spanned};
+use crate::base::suggest;
 
 /// Settings of a handler written in Rust.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -28,6 +29,7 @@ pub(super) struct Native(Arc<dyn Handle>);
 
 impl Kind for Native {
     type Settings = Settings;
+    const MAY_CALL_ANY: bool = true;
 
     fn build(settings: &Settings, registry: &Registry) -> Result<Self, Problem> {
         let Settings { name, settings } = settings;
@@ -44,20 +46,28 @@ impl Kind for Native {
         }
     }
 
+    fn label(settings: &Settings) -> Option<&str> {
+        Some(&settings.name)
+    }
+
     fn reply(&self, request: Request, context: Context) -> Reply {
         Reply::Later(self.0.handle(request, context))
     }
 }
 
 fn unknown(name: &Spanned<String>, registry: &Registry) -> Problem {
-    let known: Vec<String> = registry.names().map(|name| format!("`{name}`")).collect();
-    let help = if known.is_empty() {
-        "native handlers exist only in programs that register them; this one has none".to_owned()
-    } else {
-        format!("it has {}", known.join(", "))
-    };
-    let message = format!("this program has no native handler `{}`", name.value);
-    Problem::error(name.span, message).help(help)
+    let problem = Problem::error(
+        name.span,
+        format!("this program has no native handler `{}`", name.value),
+    );
+    if registry.names().next().is_none() {
+        return problem
+            .help("native handlers exist only in programs that register them; this one has none");
+    }
+    match suggest::advice(name, registry.names()) {
+        Some(advice) => problem.help(advice),
+        None => problem,
+    }
 }
 
 impl fmt::Debug for Native {
@@ -77,7 +87,7 @@ mod tests {
     use crate::base::body::Body;
     use crate::base::message::{Client, Response};
     use crate::handler::testing::{context, get, text};
-    use crate::handler::{Failed, Handler};
+    use crate::handler::{Answering, Failed, Handler};
 
     fn build(settings: &Value, registry: &Registry) -> Result<Arc<Handler>, Problem> {
         let settings = serde_json::from_value(json!({"native": settings})).expect("valid");
@@ -95,11 +105,7 @@ mod tests {
     }
 
     impl Handle for Price {
-        fn handle(
-            &self,
-            _: Request,
-            _: Context,
-        ) -> futures_util::future::LocalBoxFuture<'static, Result<Response, Failed>> {
+        fn handle(&self, _: Request, _: Context) -> Answering {
             let text = format!("7 {}", self.currency);
             Box::pin(async { Ok(Response::text(StatusCode::OK, text)) })
         }
@@ -136,7 +142,10 @@ mod tests {
             problem.message,
             "this program has no native handler `prise`"
         );
-        assert_eq!(problem.help.as_deref(), Some("it has `hello`, `price`"));
+        assert_eq!(problem.help.as_deref(), Some("did you mean `price`?"));
+        let problem = build(&json!({"name": "xyz"}), &registry).expect_err("unknown");
+        let known = "known here are `hello` and `price`";
+        assert_eq!(problem.help.as_deref(), Some(known));
         let problem = build(&json!({"name": "x"}), &Registry::new()).expect_err("unknown");
         assert!(problem.help.expect("help").contains("this one has none"));
         let settings = json!({"name": "hello", "settings": {"x": 1}});
@@ -157,10 +166,14 @@ mod tests {
             })
             .handle_fn("blocks", |_, context| async move {
                 let sum = context.blocking(|| 1 + 1).await?;
-                Ok::<_, super::super::BlockingError>(Response::text(
-                    StatusCode::OK,
-                    sum.to_string(),
-                ))
+                Ok::<_, Failed>(Response::text(StatusCode::OK, sum.to_string()))
+            })
+            .handle_fn("calls", |request: Request, context: Context| async move {
+                context.call("nobody", request).await
+            })
+            .handle_fn("explains", |_, _| async {
+                let inner = anyhow::anyhow!("the disk is full");
+                Err::<Response, _>(inner.context("no receipt"))
             });
         let failed = answer(&registry, json!({"name": "fails"}))
             .await
@@ -170,6 +183,14 @@ mod tests {
             .await
             .expect_err("fails");
         assert_eq!(failed.into_response().head.status, 418);
+        let failed = answer(&registry, json!({"name": "calls"}))
+            .await
+            .expect_err("fails");
+        assert_eq!(failed.detail, "there is no upstream `nobody`");
+        let failed = answer(&registry, json!({"name": "explains"}))
+            .await
+            .expect_err("fails");
+        assert_eq!(failed.detail, "no receipt: the disk is full");
         let response = answer(&registry, json!({"name": "blocks"}))
             .await
             .expect("answers");

@@ -1,14 +1,31 @@
 //! Handlers written in Rust, by the names under which YAML refers to them.
 //!
 //! ```
-//! use retort::base::message::Response;
-//! use retort::handler::Registry;
+//! use retort::handler::{Context, Failed};
+//! use retort::http::StatusCode;
+//! use retort::{Registry, Request, Response};
 //!
-//! let registry = Registry::new().handle_fn("hello", |request, _context| async move {
-//!     let name = request.head.params.get("name").unwrap_or("you").to_owned();
-//!     Response::text(http::StatusCode::OK, format!("Hello, {name}!\n"))
-//! });
-//! assert_eq!(registry.names().collect::<Vec<_>>(), ["hello"]);
+//! async fn square(request: Request, _: Context) -> Result<Response, Failed> {
+//!     let number: i64 = request.head.params.parse("number")?;
+//!     Ok(Response::text(StatusCode::OK, format!("{}\n", number * number)))
+//! }
+//!
+//! /// What one place of the configuration says.
+//! #[derive(serde::Deserialize)]
+//! struct Greeting {
+//!     word: String,
+//! }
+//!
+//! let registry = Registry::new()
+//!     .handle_fn("square", square)
+//!     .handler("greet", |greeting: Greeting| match greeting.word.as_str() {
+//!         "" => Err("`word` is empty"),
+//!         _ => Ok(move |_, _| {
+//!             let text = greeting.word.clone();
+//!             async move { Response::text(StatusCode::OK, text) }
+//!         }),
+//!     });
+//! assert_eq!(registry.names().collect::<Vec<_>>(), ["greet", "square"]);
 //! ```
 
 use std::any::Any;
@@ -22,22 +39,24 @@ use http_body::Body as HttpBody;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::blocking::BlockingError;
 use super::service::Service;
 use super::{Context, Failed};
-use crate::base::message::{Request, Response};
+use crate::base::caller::CallError;
+use crate::base::message::{ParamError, Request, Response};
+
+/// A handler's work on one request. It stays on the thread of its worker and need not be `Send`.
+pub type Answering = LocalBoxFuture<'static, Result<Response, Failed>>;
 
 /// A handler written in Rust; one value answers for all workers.
 ///
-/// Its futures stay on the thread of their worker and need not be `Send`.
+/// Every async function of a request and a [`Context`] is one: see [`IntoAnswer`] for what it may
+/// answer with.
 pub trait Handle: Send + Sync + 'static {
     /// Answers.
     ///
     /// The future is dropped when the client leaves or the deadline passes.
-    fn handle(
-        &self,
-        request: Request,
-        context: Context,
-    ) -> LocalBoxFuture<'static, Result<Response, Failed>>;
+    fn handle(&self, request: Request, context: Context) -> Answering;
 }
 
 type Maker = Box<dyn Fn(&Value) -> Result<Arc<dyn Handle>, String> + Send + Sync>;
@@ -52,11 +71,12 @@ impl Registry {
         Self::default()
     }
 
-    /// Registers a handler that is made from its `settings` in YAML, once for each place that
-    /// names it; `S` may be any type that serde reads, or [`serde_json::Value`].
+    /// Registers a handler that is made from its `settings` in YAML: once for each place that names
+    /// it, and anew when a reload changes that place. `S` may be any type that serde reads.
     ///
     /// An error of `make` is shown as a problem of the configuration. A name that was registered
-    /// before now means this handler.
+    /// before now means this handler. State that shall outlive every change belongs into an `Arc`
+    /// that `make` owns.
     #[must_use]
     pub fn handler<S, H, E>(
         self,
@@ -75,15 +95,17 @@ impl Registry {
         })
     }
 
-    /// Registers an async function or closure; it answers with a [`Response`], or a `Result` of
-    /// one, whose error becomes a 500 with the flag HE.
+    /// Registers an async function or closure that takes no settings; it answers with whatever
+    /// [`IntoAnswer`] can be made of.
+    ///
+    /// The one value stays over reloads, with all that it owns.
     #[must_use]
     pub fn handle_fn<F, Fut>(self, name: impl Into<String>, function: F) -> Self
     where
         F: Fn(Request, Context) -> Fut + Send + Sync + 'static,
         Fut: Future<Output: IntoAnswer> + 'static,
     {
-        self.shared(name, Arc::new(Function(function)))
+        self.shared(name, Arc::new(function))
     }
 
     /// Registers a `tower` service: an axum router, a service with layers, anything of that shape.
@@ -107,7 +129,7 @@ impl Registry {
     }
 
     /// The names, in alphabetical order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
         self.0.keys().map(String::as_str)
     }
 
@@ -144,7 +166,11 @@ impl fmt::Debug for Registry {
     }
 }
 
-/// What a function may answer with.
+/// What a function may answer with: a [`Response`], or a `Result` of one.
+///
+/// An error becomes a failure. A [`Failed`] stays as it is; what handlers meet most
+/// ([`CallError`], [`BlockingError`], [`ParamError`]) means the same here as with `?`; any other
+/// answers 500 with the flag HE, and its text, causes included, is for operators alone.
 pub trait IntoAnswer {
     /// The answer, or why there is none.
     fn into_answer(self) -> Result<Response, Failed>;
@@ -158,33 +184,34 @@ impl IntoAnswer for Response {
 
 impl<E: fmt::Display + 'static> IntoAnswer for Result<Response, E> {
     fn into_answer(self) -> Result<Response, Failed> {
-        let mut error = match self {
-            Ok(response) => return Ok(response),
-            Err(error) => Some(error),
-        };
-        // A failure keeps its flag and answer; any other error is the detail of one.
-        let any: &mut dyn Any = &mut error;
-        if let Some(failed) = any.downcast_mut::<Option<Failed>>().and_then(Option::take) {
-            return Err(failed);
-        }
-        let detail = error.map(|error| error.to_string());
-        Err(Failed::new(detail.unwrap_or_default()))
+        self.map_err(failed)
     }
 }
 
-struct Function<F>(F);
+/// Errors that mean something of their own keep it, whatever the function's type says.
+fn failed<E: fmt::Display + 'static>(error: E) -> Failed {
+    let mut error = Some(error);
+    known::<_, Failed>(&mut error)
+        .or_else(|| known::<_, CallError>(&mut error))
+        .or_else(|| known::<_, BlockingError>(&mut error))
+        .or_else(|| known::<_, ParamError>(&mut error))
+        .or_else(|| error.map(Failed::because))
+        .unwrap_or_else(|| Failed::new("the handler failed"))
+}
 
-impl<F, Fut> Handle for Function<F>
+fn known<E: 'static, K: Into<Failed> + 'static>(error: &mut Option<E>) -> Option<Failed> {
+    let any: &mut dyn Any = error;
+    let known = any.downcast_mut::<Option<K>>()?;
+    known.take().map(Into::into)
+}
+
+impl<F, Fut> Handle for F
 where
     F: Fn(Request, Context) -> Fut + Send + Sync + 'static,
     Fut: Future<Output: IntoAnswer> + 'static,
 {
-    fn handle(
-        &self,
-        request: Request,
-        context: Context,
-    ) -> LocalBoxFuture<'static, Result<Response, Failed>> {
-        (self.0)(request, context)
+    fn handle(&self, request: Request, context: Context) -> Answering {
+        self(request, context)
             .map(IntoAnswer::into_answer)
             .boxed_local()
     }

@@ -4,11 +4,11 @@ use std::any::Any;
 use std::fmt;
 
 use bytes::Bytes;
-use futures_util::future::{FutureExt as _, LocalBoxFuture};
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
 
-use super::{Context, Failed, Handle};
+use super::{Answering, Context, Failed, Handle};
 use crate::base::body::{Body, BodyError};
 use crate::base::message::{Request, Response, ResponseHead};
 
@@ -32,11 +32,7 @@ where
     S::Future: 'static,
     B: http_body::Body<Data = Bytes, Error: fmt::Display> + Send + 'static,
 {
-    fn handle(
-        &self,
-        request: Request,
-        _: Context,
-    ) -> LocalBoxFuture<'static, Result<Response, Failed>> {
+    fn handle(&self, request: Request, _: Context) -> Answering {
         let service = self.0.clone();
         let Request { mut head, body } = request;
         head.extensions.insert(head.params.clone());

@@ -205,22 +205,20 @@ impl Origin {
     /// The rules for a new request, and the listener's place in them.
     ///
     /// A listener that was taken out of the configuration keeps its last rules until its
-    /// connections have ended.
-    pub(crate) fn pin(&self, local: &Local) -> (Rc<View>, usize) {
+    /// connections have ended. None if it was taken out before the connection's first request:
+    /// no rules are its own then, and those of another are not for its clients.
+    pub(crate) fn pin(&self, local: &Local) -> Option<(Rc<View>, usize)> {
         let view = local.reader.view();
         let (revision, place) = self.place.get();
         if view.snapshot.revision == revision {
-            return (view, place);
+            return Some((view, place));
         }
         if let Some(place) = view.snapshot.listener_named(&self.listener) {
             self.place.set((view.snapshot.revision, place));
             self.known.replace(Some(Rc::clone(&view)));
-            return (view, place);
+            return Some((view, place));
         }
         let known = self.known.borrow().clone();
-        match known {
-            Some(known) => (known, place),
-            None => (view, 0),
-        }
+        known.map(|known| (known, place))
     }
 }

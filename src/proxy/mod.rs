@@ -40,7 +40,9 @@ pub async fn serve(
     origin: &Rc<Origin>,
     mut request: Request,
 ) -> http::Response<Tracked> {
-    let (view, listener) = origin.pin(local);
+    let Some((view, listener)) = origin.pin(local) else {
+        return reply::nowhere();
+    };
     let mut exchange = Exchange::open(local, origin, view, listener, &request.head);
     let routed = route(&exchange, &mut request.head);
     let route = match &routed {
@@ -95,7 +97,9 @@ pub fn record_refused(
     flag: Flag,
     detail: Cow<'static, str>,
 ) {
-    let (view, listener) = origin.pin(local);
+    let Some((view, listener)) = origin.pin(local) else {
+        return;
+    };
     let mut head = RequestHead::new(Method::GET, Uri::default());
     head.client.ip = origin.peer.map(|peer| peer.ip().to_canonical());
     let mut exchange = Exchange::open(local, origin, view, listener, &head);

@@ -97,6 +97,19 @@ fn keep_length(response: &mut Response) {
     }
 }
 
+/// The answer to a request that came through a listener without rules: it is recorded nowhere.
+pub(crate) fn nowhere() -> http::Response<Tracked> {
+    let status = StatusCode::SERVICE_UNAVAILABLE;
+    let text = format!("{status}: the listener is closed\n");
+    let mut response = Response::text(status, text);
+    let close = HeaderValue::from_static("close");
+    response.head.headers.set(header::CONNECTION, close);
+    response.head.into_http(Tracked {
+        body: response.body,
+        exchange: None,
+    })
+}
+
 /// The answer to a request that failed.
 pub(crate) fn of(exchange: &mut Exchange, failure: Failure) -> Response {
     let response = failure.response();

@@ -23,12 +23,13 @@ use crate::snapshot::{Listener, Snapshot};
 pub use memory::InMemory;
 pub use worker::{Common, Loads, Workers};
 
-use worker::Job;
+use worker::{Job, Threads};
 
 /// Workers, and the sockets that feed them.
 #[derive(Debug)]
 pub struct Server {
     workers: Arc<Workers>,
+    threads: Threads,
     accepting: Accepting,
     open: Vec<Open>,
 }
@@ -63,8 +64,10 @@ impl Server {
     /// # Errors
     /// When the system gives no thread or event loop.
     pub fn start(workers: usize, common: &Common) -> io::Result<Self> {
+        let (workers, threads) = Workers::start(workers, common)?;
         Ok(Self {
-            workers: Arc::new(Workers::start(workers, common)?),
+            workers: Arc::new(workers),
+            threads,
             accepting: Accepting::start()?,
             open: Vec::new(),
         })
@@ -142,9 +145,9 @@ impl Server {
         self.workers.loads()
     }
 
-    /// The gateway without a socket; requests count as those of `listener`.
-    pub fn in_memory(&self, listener: &str) -> InMemory {
-        InMemory::new(Arc::clone(&self.workers), listener.into())
+    /// The gateway without a socket.
+    pub fn in_memory(&self) -> InMemory {
+        InMemory::new(Arc::clone(&self.workers))
     }
 
     /// Stops accepting; connections go on. What the kernel has taken already is still served.
@@ -162,9 +165,7 @@ impl Server {
     pub fn join(self) {
         drop(self.accepting);
         drop(self.open);
-        if let Some(workers) = Arc::into_inner(self.workers) {
-            workers.join();
-        }
+        self.threads.join();
     }
 }
 

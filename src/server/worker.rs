@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::LocalRuntime;
 use tokio::sync::mpsc;
@@ -42,20 +42,23 @@ pub(crate) enum Job {
 #[derive(Debug)]
 pub struct Workers(Vec<Worker>);
 
+/// Their threads, for whoever waits for their end.
+#[derive(Debug)]
+pub(crate) struct Threads(Vec<JoinHandle<()>>);
+
 #[derive(Debug)]
 struct Worker {
     jobs: mpsc::UnboundedSender<Job>,
     load: Arc<Load>,
-    thread: JoinHandle<()>,
 }
 
 impl Workers {
     /// Starts so many threads, at least one.
-    pub(crate) fn start(workers: usize, common: &Common) -> std::io::Result<Self> {
-        (0..workers.max(1))
-            .map(|id| Worker::start(id, common.clone()))
-            .collect::<std::io::Result<_>>()
-            .map(Self)
+    pub(crate) fn start(workers: usize, common: &Common) -> std::io::Result<(Self, Threads)> {
+        let started = (0..workers.max(1)).map(|id| Worker::start(id, common.clone()));
+        let started: Vec<_> = started.collect::<std::io::Result<_>>()?;
+        let (workers, threads) = started.into_iter().unzip();
+        Ok((Self(workers), Threads(threads)))
     }
 
     /// Hands work to the one with the fewest connections.
@@ -63,7 +66,8 @@ impl Workers {
         let connections = |worker: &&Worker| worker.load.connections.load(Relaxed);
         if let Some(worker) = self.0.iter().min_by_key(connections) {
             worker.load.connections.fetch_add(1, Relaxed);
-            // A worker only goes when the process does.
+            // A worker only goes when the gateway does: a connection is closed then, and a request
+            // answered by whoever made it.
             let _gone = worker.jobs.send(job);
         }
     }
@@ -73,12 +77,13 @@ impl Workers {
         let loads = self.0.iter().map(|worker| Arc::clone(&worker.load));
         Loads(loads.collect())
     }
+}
 
-    /// Waits for the threads, once the process is stopped.
+impl Threads {
+    /// Waits for their end, once the lifecycle says that the gateway has stopped.
     pub(crate) fn join(self) {
-        for worker in self.0 {
-            drop(worker.jobs);
-            if worker.thread.join().is_err() {
+        for thread in self.0 {
+            if thread.join().is_err() {
                 tracing::error!("a worker's thread panicked");
             }
         }
@@ -86,7 +91,7 @@ impl Workers {
 }
 
 impl Worker {
-    fn start(id: usize, common: Common) -> std::io::Result<Self> {
+    fn start(id: usize, common: Common) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let load = Arc::new(Load::default());
         let its_load = Arc::clone(&load);
@@ -97,13 +102,19 @@ impl Worker {
                     .enable_all()
                     .build_local(tokio::runtime::LocalOptions::default());
                 match runtime {
-                    Ok(runtime) => run(&runtime, id, &common, inbox, &its_load),
+                    Ok(runtime) => {
+                        run(&runtime, id, &common, inbox, &its_load);
+                        runtime.shutdown_timeout(LAST);
+                    }
                     Err(error) => tracing::error!(worker = id, %error, "a worker cannot start"),
                 }
             })?;
-        Ok(Self { jobs, load, thread })
+        Ok((Self { jobs, load }, thread))
     }
 }
+
+/// How long the end of a worker waits for blocking work of handlers, which cannot be interrupted.
+const LAST: Duration = Duration::from_secs(1);
 
 /// How busy the workers are.
 #[derive(Debug, Clone, Default)]

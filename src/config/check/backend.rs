@@ -172,7 +172,7 @@ fn by_handler(handler: HandlerRef, place: &str, house: &House<'_>) -> Option<Tar
         }
         NameOr::Name(kind) => bare(&kind, span, house)?,
     };
-    let label = Arc::from(settings.kind());
+    let label = Arc::from(settings.label());
     let handler: Arc<Handler> = house.handler(
         Held {
             value: settings,

@@ -175,6 +175,9 @@ impl<'a> House<'a> {
         id: Arc<str>,
         label: Arc<str>,
     ) -> Arc<Handler> {
+        if held.value.may_call_any() {
+            self.upstream_names.use_all();
+        }
         for name in held.value.upstreams() {
             self.upstream_names.find(name, self.reading);
         }
@@ -200,7 +203,7 @@ impl<'a> House<'a> {
         if self.everywhere.is_empty() && !routes.is_empty() {
             self.report(Problem::warning(
                 None,
-                "there are no listeners: nothing is served",
+                "there are no listeners: no client can connect",
             ));
         }
         for (name, span) in self.listener_names.iter() {

@@ -56,6 +56,13 @@ impl<'a> Names<'a> {
             .is_some()
     }
 
+    /// Nobody knows which ones are used.
+    pub(super) fn use_all(&self) {
+        for declared in self.declared.values() {
+            declared.is_used.set(true);
+        }
+    }
+
     /// As [`Self::uses`], and reports a name that is not declared.
     pub(super) fn find(&self, name: &Spanned<String>, reading: &Reading<'_>) -> bool {
         let is_declared = self.uses(name);

@@ -11,7 +11,7 @@ const LONGEST: usize = 64;
     single_use_lifetimes,
     reason = "an anonymous one is not stable in this place"
 )]
-pub(super) fn advice<'a>(
+pub(crate) fn advice<'a>(
     word: &str,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<String> {
@@ -32,7 +32,7 @@ pub(super) fn advice<'a>(
 }
 
 /// The nearest word by edit distance, if one is near enough to be what was meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     word: &str,
     known: impl Iterator<Item = &'a str> + Clone,
 ) -> Option<&'a str> {
