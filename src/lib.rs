@@ -68,3 +68,8 @@ pub use handler::Registry;
 /// The crate whose statuses, methods and header names stand in this library's signatures.
 #[doc(no_inline)]
 pub use http;
+
+/// The programs in `docs/embedding.md`, which must compile and run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/embedding.md")]
+pub struct Embedding;

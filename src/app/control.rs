@@ -448,5 +448,6 @@ fn texts(sources: &crate::base::source::Sources) -> Vec<String> {
 }
 
 fn rejected_in_words(rejected: &Rejected) -> String {
-    format!("{} errors\n{}", rejected.errors, rejected.report)
+    let plural = if rejected.errors == 1 { "" } else { "s" };
+    format!("{} error{plural}\n{}", rejected.errors, rejected.report)
 }

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -43,7 +43,26 @@ enum Kind {
 
 struct Counted {
     inner: Body,
-    count: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+}
+
+/// How far a body has come; one thread writes it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    bytes: AtomicU64,
+    waiting: AtomicBool,
+}
+
+impl Progress {
+    /// Bytes that have passed.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// True while its reader wants more and its sender has nothing.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
 }
 
 struct Limited {
@@ -173,12 +192,14 @@ impl Body {
         }
     }
 
-    /// The same body, adding the bytes that pass to `count`.
-    ///
-    /// Nothing else may write to `count`.
-    #[must_use]
-    pub fn counted(self, count: Arc<AtomicU64>) -> Self {
-        Self(Kind::Counted(Box::new(Counted { inner: self, count })))
+    /// The same body, telling the second value how far it has come.
+    pub fn counted(self) -> (Self, Arc<Progress>) {
+        let progress = Arc::new(Progress::default());
+        let counted = Counted {
+            inner: self,
+            progress: Arc::clone(&progress),
+        };
+        (Self(Kind::Counted(Box::new(counted))), progress)
     }
 
     /// True if there is nothing to come, neither bytes nor trailers.
@@ -329,12 +350,14 @@ impl Counted {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = std::task::ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        self.progress.waiting.store(polled.is_pending(), Relaxed);
+        let frame = std::task::ready!(polled);
         if let Some(Ok(frame)) = &frame
             && let Some(chunk) = frame.data_ref()
         {
-            let count = self.count.load(Relaxed);
-            self.count.store(count + chunk.len() as u64, Relaxed);
+            let bytes = self.progress.bytes() + chunk.len() as u64;
+            self.progress.bytes.store(bytes, Relaxed);
         }
         Poll::Ready(frame)
     }

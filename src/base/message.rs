@@ -67,6 +67,11 @@ impl Fields {
         self.0.append(name, value);
     }
 
+    /// Makes room for so many more values.
+    pub fn reserve(&mut self, more: usize) {
+        self.0.reserve(more);
+    }
+
     /// Takes every value of a field away; returns the first.
     pub fn remove(&mut self, name: impl header::AsHeaderName) -> Option<HeaderValue> {
         self.0.remove(name)

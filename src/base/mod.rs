@@ -7,6 +7,7 @@ pub mod channel;
 pub mod clock;
 pub mod continuation;
 pub mod facts;
+pub(crate) mod gather;
 pub mod lifecycle;
 pub mod message;
 pub mod params;

@@ -9,17 +9,17 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use crate::base::message::{Client, RequestHead};
 use crate::proxy::failure::Failure;
+use crate::proxy::present::{self, Present};
 use crate::routing::path::{self, EncodedSlashes};
 use crate::telemetry::decision::Flag;
 
 pub(crate) static X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 static X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 static X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-static KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-static PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Our name in `via` (RFC 9110, 7.6.3), by which a request that goes in circles is known.
 const VIA: HeaderValue = HeaderValue::from_static("1.1 retort");
@@ -62,9 +62,12 @@ pub(crate) fn admit(head: &mut RequestHead, hop: &Hop<'_>) -> Result<Wish, Failu
     if let std::borrow::Cow::Owned(normal) = normal {
         head.set_path(normal);
     }
-    count_hops(head)?;
-    let wish = strip_hop_by_hop(head)?;
-    identify(head, hop);
+    let present = Present::of(&head.headers);
+    // At once, for what is set below: a map that grows twice hashes all its names twice.
+    head.headers.reserve(4);
+    count_hops(head, present)?;
+    let wish = strip_hop_by_hop(head, present)?;
+    identify(head, hop, present);
     Ok(wish)
 }
 
@@ -166,8 +169,8 @@ fn is_host(text: &[u8]) -> bool {
     host_is_fine && port_is_fine && port.iter().all(u8::is_ascii_digit)
 }
 
-fn count_hops(head: &mut RequestHead) -> Result<(), Failure> {
-    if head.headers.contains(header::VIA) {
+fn count_hops(head: &mut RequestHead, present: Present) -> Result<(), Failure> {
+    if present.any(present::VIA) {
         let hops = head
             .headers
             .all(header::VIA)
@@ -188,36 +191,38 @@ fn count_hops(head: &mut RequestHead) -> Result<(), Failure> {
 }
 
 /// Takes away what belongs to the client's connection alone (RFC 9110, 7.6.1).
-fn strip_hop_by_hop(head: &mut RequestHead) -> Result<Wish, Failure> {
-    let mut wish = Wish::Plain;
+fn strip_hop_by_hop(head: &mut RequestHead, present: Present) -> Result<Wish, Failure> {
+    if !present.any(present::HOP_BY_HOP) {
+        return Ok(Wish::Plain);
+    }
     let trailers = head
         .headers
         .text(header::TE)
         .is_some_and(|te| te.split(',').any(|coding| coding.trim() == "trailers"));
-    if let Some(connection) = head.headers.get(header::CONNECTION) {
-        let options = connection.clone();
-        let more = head.headers.all(header::CONNECTION).skip(1).cloned();
-        let more: smallvec::SmallVec<[HeaderValue; 1]> = more.collect();
-        for option in std::iter::once(&options)
-            .chain(&more)
-            .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        {
-            wish = strip_option(head, option.trim_ascii(), wish)?;
-        }
-        head.headers.remove(header::CONNECTION);
+    let mut wish = Wish::Plain;
+    let connection: SmallVec<[HeaderValue; 1]> =
+        head.headers.all(header::CONNECTION).cloned().collect();
+    let options = connection
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    for option in options {
+        wish = strip_option(head, option.trim_ascii(), wish)?;
     }
-    head.headers.remove(&KEEP_ALIVE);
-    head.headers.remove(&PROXY_CONNECTION);
-    head.headers.remove(header::TRANSFER_ENCODING);
-    if head.headers.contains(header::UPGRADE) && wish == Wish::Plain {
+    for name in [
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        head.headers.remove(name);
+    }
+    if wish == Wish::Plain {
         head.headers.remove(header::UPGRADE);
     }
-    if head.headers.contains(header::TE) {
-        head.headers.remove(header::TE);
-        if trailers {
-            head.headers
-                .set(header::TE, HeaderValue::from_static("trailers"));
-        }
+    if trailers {
+        let trailers = HeaderValue::from_static("trailers");
+        head.headers.set(header::TE, trailers);
     }
     Ok(wish)
 }
@@ -259,7 +264,7 @@ fn strip_option(head: &mut RequestHead, option: &[u8], wish: Wish) -> Result<Wis
 }
 
 /// Finds out who the client is, and rebuilds the headers that say so to the upstream.
-fn identify(head: &mut RequestHead, hop: &Hop<'_>) {
+fn identify(head: &mut RequestHead, hop: &Hop<'_>, present: Present) {
     let peer = hop.peer.map(|peer| peer.ip().to_canonical());
     let trusted = peer.is_some_and(|peer| is_trusted(peer, hop.trusted));
     let mut client = Client {
@@ -287,7 +292,7 @@ fn identify(head: &mut RequestHead, hop: &Hop<'_>) {
         X_FORWARDED_PROTO.clone(),
         HeaderValue::from_static(client.scheme()),
     );
-    if !(trusted && head.headers.contains(&X_FORWARDED_HOST)) {
+    if !(trusted && present.any(present::X_FORWARDED_HOST)) {
         match head.headers.get(header::HOST).cloned() {
             Some(host) => head.headers.set(X_FORWARDED_HOST.clone(), host),
             None => {
@@ -305,8 +310,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// The nearest address that no trusted proxy has, read from right to left.
 fn first_untrusted(head: &RequestHead, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut farthest = None;
-    let fields: smallvec::SmallVec<[&HeaderValue; 2]> =
-        head.headers.all(&X_FORWARDED_FOR).collect();
+    let fields: SmallVec<[&HeaderValue; 2]> = head.headers.all(&X_FORWARDED_FOR).collect();
     for field in fields.into_iter().rev() {
         for hop in field.to_str().ok()?.rsplit(',') {
             let hop = hop.trim();

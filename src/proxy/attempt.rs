@@ -4,11 +4,12 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use crate::base::body::BodyError;
+use http::StatusCode;
+
+use crate::base::body::{BodyError, Progress};
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::message::Request;
 use crate::proxy::failure::Failure;
@@ -30,9 +31,9 @@ pub(crate) struct Clock {
     pub attempt: Option<Instant>,
     /// When the whole request must be over.
     pub deadline: Option<Instant>,
-    /// Bytes of the request's body so far: while they come, nobody is idle.
-    pub received: Option<Arc<AtomicU64>>,
-    /// How many of them the last ring saw.
+    /// How far the request's body has come: while it goes on, nobody is idle.
+    pub received: Option<Arc<Progress>>,
+    /// How many of its bytes the last ring saw.
     seen: u64,
     timer: Option<Timeout>,
 }
@@ -75,7 +76,7 @@ impl Clock {
         idle: Option<Duration>,
         attempt: Option<Instant>,
         deadline: Option<Instant>,
-        received: Option<Arc<AtomicU64>>,
+        received: Option<Arc<Progress>>,
     ) -> Self {
         Self {
             idle,
@@ -124,11 +125,19 @@ impl Clock {
                 "the upstream did not answer within the route's timeouts.attempt",
             ));
         }
-        let received = self.received.as_ref();
-        let received = received.map_or(0, |count| count.load(Relaxed));
-        if received > self.seen {
-            self.seen = received;
-            return None;
+        if let Some(received) = &self.received {
+            let bytes = received.bytes();
+            if bytes > self.seen {
+                self.seen = bytes;
+                return None;
+            }
+            if received.is_waiting() {
+                return Some(Failure::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    Flag::BadRequest,
+                    "the request's body stood still for the route's timeouts.idle",
+                ));
+            }
         }
         Some(Failure::of(
             Flag::UpstreamTimeout,
@@ -137,26 +146,30 @@ impl Clock {
     }
 }
 
-/// Whose fault it was, in the words of logs and metrics.
 fn translate(failure: upstream::Failure) -> Failure {
-    let flag = match failure.cause {
+    if let Cause::RequestBody(BodyError::Peer(_)) = failure.cause {
+        return Failure::bad_request("the request's body broke off");
+    }
+    Failure::of(flag(&failure.cause), failure.detail)
+}
+
+/// Whose fault it was, in the words of logs and metrics.
+pub(crate) fn flag(cause: &Cause) -> Flag {
+    match cause {
         Cause::NoEndpoint => Flag::NoHealthyEndpoint,
         Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
         Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
         Cause::Protocol => Flag::UpstreamProtocol,
         Cause::RequestBody(BodyError::TooLarge) => Flag::BodyTooLarge,
-        Cause::RequestBody(BodyError::Peer(_)) => {
-            return Failure::bad_request("the request's body broke off");
-        }
-        Cause::RequestBody(BodyError::Idle) => Flag::ClientLeft,
+        Cause::RequestBody(BodyError::Peer(_) | BodyError::Idle) => Flag::ClientLeft,
         Cause::RequestBody(BodyError::Source(_)) => Flag::HandlerFailed,
-    };
-    Failure::of(flag, failure.detail)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::body::Body;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -175,14 +188,19 @@ mod tests {
         check(None, None, Some(5), Some(SECOND * 5));
     }
 
-    #[test]
-    fn an_upload_that_goes_on_is_not_idle() {
+    #[tokio::test]
+    async fn an_upload_that_goes_on_is_not_idle() {
         let now = Instant::now();
-        let received = Arc::new(AtomicU64::new(0));
-        let mut clock = Clock::new(Some(SECOND), None, None, Some(Arc::clone(&received)));
-        received.store(10, Relaxed);
+        let (sender, body) = Body::channel(1);
+        let (mut body, progress) = body.counted();
+        let mut clock = Clock::new(Some(SECOND), None, None, Some(progress));
+        sender.send("bytes").await.expect("the body is there");
+        assert!(body.next_frame().await.is_some());
         assert!(clock.rang(now).is_none());
         let silent = clock.rang(now).expect("nothing came since");
         assert_eq!(silent.flag, Flag::UpstreamTimeout);
+        assert!(futures_util::poll!(Box::pin(body.next_frame())).is_pending());
+        let stalled = clock.rang(now).expect("the client sends nothing");
+        assert_eq!(stalled.status, StatusCode::REQUEST_TIMEOUT);
     }
 }

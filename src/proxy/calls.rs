@@ -1,14 +1,14 @@
 //! Calls of our own (fan-out, middlewares that ask others) through the same lanes as clients'.
 
 use std::rc::Weak;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
 
 use crate::base::caller::{CallError, Caller};
 use crate::base::clock::Timeout;
 use crate::base::message::{Request, Response};
-use crate::proxy::Local;
+use crate::proxy::{Local, attempt};
 use crate::upstream::SendOptions;
 
 /// The real caller of a worker.
@@ -37,23 +37,31 @@ impl Caller for Calls {
                 return Err(CallError::Unknown(upstream));
             };
             let view = local.reader.view();
-            let lane = view
-                .snapshot
-                .upstream_named(&upstream)
-                .and_then(|place| view.lanes.get(place));
-            let Some(lane) = lane else {
+            let Some(place) = view.snapshot.upstream_named(&upstream) else {
                 return Err(CallError::Unknown(upstream));
             };
-            let now = std::time::Instant::now();
+            let now = Instant::now();
             let timeout = Timeout::new(&local.sweep, now, LONGEST);
-            let send = lane.send(request, SendOptions::new(now));
-            tokio::select! {
+            let send = view.lane(place).send(request, SendOptions::new(now));
+            let sent = tokio::select! {
                 biased;
-                sent = send => match sent {
-                    Ok(sent) => Ok(sent.response),
-                    Err(failure) => Err(CallError::Failed { upstream, detail: failure.detail }),
-                },
-                () = timeout => Err(CallError::Timeout(upstream)),
+                sent = send => sent.map_err(|failure| *failure),
+                () = timeout => return Err(CallError::Timeout(upstream)),
+            };
+            let series = &view.snapshot.upstream(place).series;
+            match sent {
+                Ok(sent) => {
+                    let status = sent.response.head.status.as_u16();
+                    let took = sent.at.saturating_duration_since(now);
+                    series.attempt(local.id, Some(status), None, took);
+                    Ok(sent.response)
+                }
+                Err(failure) => {
+                    let flag = attempt::flag(&failure.cause);
+                    series.attempt(local.id, None, Some(flag), now.elapsed());
+                    let detail = failure.detail;
+                    Err(CallError::Failed { upstream, detail })
+                }
             }
         })
     }

@@ -7,12 +7,12 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
+use crate::base::body::Progress;
 use crate::base::message::RequestHead;
 use crate::handler::Handler;
 use crate::middleware;
@@ -41,8 +41,12 @@ pub(crate) struct Exchange {
     pub started: Instant,
     /// How long the backend took to the head of its answer.
     pub waited: Duration,
+    /// When the backend's head was there, as somebody has read the clock for it.
+    pub came: Option<Instant>,
     /// When the head of the answer was ready.
     pub answered: Option<Instant>,
+    /// Middlewares stand around the backend, and may have taken their time.
+    pub hooked: bool,
     pub decision: Decision,
     /// What middlewares keep from one hook to the other.
     pub kept: http::Extensions,
@@ -59,7 +63,7 @@ pub(crate) struct Exchange {
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
-    pub received: Option<Arc<AtomicU64>>,
+    pub received: Option<Arc<Progress>>,
     status: StatusCode,
     /// There was no head: method and path are not known.
     headless: bool,
@@ -107,7 +111,9 @@ impl Exchange {
             method: head.method().clone(),
             started: Instant::now(),
             waited: Duration::ZERO,
+            came: None,
             answered: None,
+            hooked: false,
             decision: Decision::default(),
             kept: http::Extensions::new(),
             version: head.version(),
@@ -162,7 +168,17 @@ impl Exchange {
     /// The head of the answer is ready.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.status = status;
-        self.answered = Some(Instant::now());
+        let came = self.came.filter(|_| !self.hooked);
+        self.answered = Some(came.unwrap_or_else(Instant::now));
+    }
+
+    /// The time, now that the backend's turn has come.
+    pub(crate) fn turn(&self) -> Instant {
+        if self.hooked {
+            Instant::now()
+        } else {
+            self.started
+        }
     }
 
     /// What middlewares may use.
@@ -294,7 +310,7 @@ impl Exchange {
             bytes_in: self
                 .received
                 .as_ref()
-                .map_or(0, |count| count.load(Relaxed)),
+                .map_or(0, |progress| progress.bytes()),
             bytes_out: self.sent,
             client_ip: said.client,
             request_id: request_id.map(HeaderValue::as_bytes),

@@ -1,10 +1,12 @@
 //! Which route, which chains, which backend: what is decided before anything is sent.
 
+use http::{Method, header};
+
 use crate::base::message::{Request, RequestHead, Response};
 use crate::middleware::{Chain, Outcome};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
-use crate::routing::Found;
+use crate::routing::{Found, Table};
 use crate::snapshot::{Backend, Backends, Snapshot};
 use crate::telemetry::decision::Flag;
 
@@ -14,18 +16,55 @@ use crate::telemetry::decision::Flag;
 /// right pages and the headers that browsers ask for.
 pub(crate) type Chains<'a> = [Option<&'a Chain>; 3];
 
+/// A request that no route takes, and the route whose chain may still have an answer for it.
+pub(crate) struct Unrouted {
+    pub failure: Failure,
+    /// That of the request which a browser asks leave for.
+    pub asked_for: Option<usize>,
+}
+
+impl From<Failure> for Unrouted {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            asked_for: None,
+        }
+    }
+}
+
 /// Finds the route.
 ///
 /// # Errors
 /// 404, or 405 with what the path does allow.
-pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize, Failure> {
-    match exchange.listener().table.find(head) {
+pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize, Unrouted> {
+    let table = &exchange.listener().table;
+    match table.find(head) {
         Found::Route { route, params, .. } => {
             head.params = params;
             Ok(route as usize)
         }
-        Found::MethodNotAllowed { allow } => Err(Failure::method_not_allowed(head.method(), allow)),
-        Found::None => Err(Failure::no_route()),
+        Found::MethodNotAllowed { allow } => Err(Unrouted {
+            failure: Failure::method_not_allowed(head.method(), allow),
+            asked_for: preflight(table, head),
+        }),
+        Found::None => Err(Failure::no_route().into()),
+    }
+}
+
+/// The route of the request that a CORS preflight (Fetch standard, 3.2.2) asks leave for: its `cors`
+/// middleware answers, though the route itself takes no OPTIONS.
+fn preflight(table: &Table, head: &mut RequestHead) -> Option<usize> {
+    if head.method() != Method::OPTIONS || !head.headers.contains(header::ORIGIN) {
+        return None;
+    }
+    let asked = head.header(header::ACCESS_CONTROL_REQUEST_METHOD)?;
+    let asked = Method::from_bytes(asked.as_bytes()).ok()?;
+    head.set_method(asked);
+    let found = table.find(head);
+    head.set_method(Method::OPTIONS);
+    match found {
+        Found::Route { route, .. } => Some(route as usize),
+        Found::MethodNotAllowed { .. } | Found::None => None,
     }
 }
 

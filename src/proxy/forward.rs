@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
+use crate::base::body::Progress;
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::continuation::{self, Permit};
 use crate::base::message::{Request, Response, ResponseHead};
@@ -37,6 +37,7 @@ pub(crate) async fn forward(
     timeouts: &Timeouts,
 ) -> Result<Response, Failure> {
     exchange.limits.deadline = deadline(exchange, request, timeouts);
+    exchange.received = count_body(request);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));
@@ -86,7 +87,7 @@ async fn answer_here(
     request: &mut Request,
     handler: &Arc<Handler>,
 ) -> Result<Response, Failure> {
-    let start = Instant::now();
+    let start = exchange.turn();
     let deadline = exchange.limits.deadline;
     let context = handler::Context {
         deadline,
@@ -98,7 +99,9 @@ async fn answer_here(
         None => Some(run.await),
         Some(deadline) => within(run, &exchange.local.sweep, start, deadline).await,
     };
-    exchange.waited = start.elapsed();
+    let end = Instant::now();
+    exchange.waited = end.saturating_duration_since(start);
+    exchange.came = Some(end);
     match outcome {
         Some(Ok(response)) => Ok(response),
         Some(Err(mut failed)) => match failed.answer.take() {
@@ -138,11 +141,10 @@ async fn send(
     timeouts: &Timeouts,
 ) -> Result<Response, Failure> {
     let client = ask_to_switch(request, wish);
-    exchange.received = count_body(request);
-    let now = Instant::now();
+    let now = exchange.turn();
     let mut options = SendOptions::new(now);
     let permit = expect_continue(request);
-    options.on_informational = inform::relay(exchange, permit);
+    options.on_informational = inform::relay(exchange, lane, permit);
     let idle = idle(exchange, timeouts);
     let clock = Clock::new(
         idle,
@@ -154,6 +156,7 @@ async fn send(
     match sent {
         Ok(sent) => {
             exchange.waited = sent.at.saturating_duration_since(now);
+            exchange.came = Some(sent.at);
             let status = sent.response.head.status;
             note_attempt(exchange, Some(sent.endpoint), Some(status), None);
             exchange.limits.idle = idle;
@@ -202,14 +205,13 @@ fn idle(exchange: &Exchange, timeouts: &Timeouts) -> Option<Duration> {
 }
 
 /// Counts the request's body, where it has one.
-fn count_body(request: &mut Request) -> Option<Arc<AtomicU64>> {
+fn count_body(request: &mut Request) -> Option<Arc<Progress>> {
     if request.body.is_empty() {
         return None;
     }
-    let count = Arc::new(AtomicU64::new(0));
-    let body = std::mem::take(&mut request.body);
-    request.body = body.counted(Arc::clone(&count));
-    Some(count)
+    let (body, progress) = std::mem::take(&mut request.body).counted();
+    request.body = body;
+    Some(progress)
 }
 
 /// How long a body is held back for an upstream that does not say `100 Continue`.

@@ -6,15 +6,19 @@ use http::{HeaderMap, StatusCode, Version};
 
 use crate::base::continuation::Permit;
 use crate::proxy::context::Exchange;
-use crate::upstream::OnInformational;
+use crate::upstream::{Lane, OnInformational};
 
 /// What to do with an informational response, if anything can be done.
 ///
 /// `100 Continue` lets the request's body go, which makes the HTTP library invite the client. Any
 /// other is written to the wire of an HTTP/1.1 client; the library has no way to send one on
 /// HTTP/2, where they are dropped, as RFC 9110, 15.2 allows no one to rely on them.
-pub(crate) fn relay(exchange: &Exchange, permit: Option<Permit>) -> Option<OnInformational> {
-    let wire = (exchange.version == Version::HTTP_11)
+pub(crate) fn relay(
+    exchange: &Exchange,
+    lane: &Lane,
+    permit: Option<Permit>,
+) -> Option<OnInformational> {
+    let wire = (exchange.version == Version::HTTP_11 && lane.listens())
         .then(|| exchange.origin.wire())
         .flatten();
     if permit.is_none() && wire.is_none() {

@@ -92,8 +92,9 @@ impl Local {
         self.now.set(now);
         self.sweep.tick(now);
         let view = self.reader.view();
-        if self.revision.replace(view.snapshot.revision) != view.snapshot.revision {
-            // Connections of listeners that are gone shall see it.
+        let reloaded = self.revision.replace(view.snapshot.revision) != view.snapshot.revision;
+        if reloaded || self.draining() {
+            // Connections of listeners that are gone, or no longer accept, shall see it.
             self.sweep.wake_all();
         }
         for (lane, upstream) in view.lanes.iter().zip(&view.snapshot.upstreams) {
@@ -101,6 +102,8 @@ impl Local {
             let counts = lane.counts();
             let series = &upstream.series;
             series.connections(self.id, counts.active, counts.idle);
+            let (made, failed) = lane.new_connects();
+            series.connected(self.id, made, failed);
         }
         self.lines_to(&view.snapshot.access_log, now).flush(now);
     }

@@ -12,6 +12,7 @@ mod failure;
 mod forward;
 mod inform;
 mod local;
+mod present;
 mod reply;
 mod upgrade;
 
@@ -26,7 +27,7 @@ use http::{Method, StatusCode, Uri};
 use crate::base::message::{Request, RequestHead, Response};
 use crate::proxy::admit::Wish;
 use crate::proxy::context::Exchange;
-use crate::proxy::failure::Failure;
+use crate::proxy::decide::Unrouted;
 use crate::telemetry::decision::Flag;
 
 /// Answers a request.
@@ -43,27 +44,37 @@ pub async fn serve(
         return reply::nowhere();
     };
     let mut exchange = Exchange::open(local, origin, view, listener, &request.head);
-    let wish = exchange.admit(&mut request.head);
-    let routed = wish.and_then(|wish| Ok((wish, decide::route(&exchange, &mut request.head)?)));
-    let route = routed.as_ref().ok().map(|(_, route)| *route);
+    let routed = route(&exchange, &mut request.head);
+    let route = match &routed {
+        Ok((_, route)) => Some(*route),
+        Err(unrouted) => unrouted.asked_for,
+    };
     exchange.routed(route, &request.head);
     let response = answer(&mut exchange, &mut request, routed).await;
     reply::finish(exchange, response)
+}
+
+/// Lets the request in, and finds its route.
+fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<(Wish, usize), Unrouted> {
+    let wish = exchange.admit(head)?;
+    Ok((wish, decide::route(exchange, head)?))
 }
 
 /// Down the chains, to the backend, and up again.
 async fn answer(
     exchange: &mut Exchange,
     request: &mut Request,
-    routed: Result<(Wish, usize), Failure>,
+    routed: Result<(Wish, usize), Unrouted>,
 ) -> Response {
     let view = Rc::clone(&exchange.view);
+    let routed = routed.map_err(|unrouted| unrouted.failure);
     let picked = routed.and_then(|(wish, route)| {
         let backends = &view.snapshot.route(route).backends;
         Ok((wish, route, decide::backend(backends, fastrand::u64(..))?))
     });
     let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
     let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
+    exchange.hooked = chains.iter().any(Option::is_some);
     let (depth, answered) = decide::down(&chains, exchange, request).await;
     let outcome = match (answered, picked) {
         (Some(response), _) => Ok(*response),

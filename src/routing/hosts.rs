@@ -35,10 +35,28 @@ impl Hosts {
         &self,
         host: &str,
         hash: &RandomState,
+        visit: impl FnMut(usize) -> Option<T>,
+    ) -> Option<T> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.len() > LONGEST {
+            return None;
+        }
+        // All bytes at once rather than up to the first: that compiles to vector instructions.
+        let has_capitals = |all: bool, byte: u8| all | byte.is_ascii_uppercase();
+        if host.bytes().fold(false, has_capitals) {
+            let mut buffer = [0; LONGEST];
+            return self.walk_lower(lowered(host, &mut buffer)?, hash, visit);
+        }
+        self.walk_lower(host, hash, visit)
+    }
+
+    #[inline]
+    fn walk_lower<T>(
+        &self,
+        host: &str,
+        hash: &RandomState,
         mut visit: impl FnMut(usize) -> Option<T>,
     ) -> Option<T> {
-        let mut buffer = [0; LONGEST];
-        let host = lowered(host, &mut buffer)?;
         let ask = |table: &HashTable<(Box<str>, usize)>, name: &str| {
             let found = table.find(hash_of(hash, name), |(known, _)| **known == *name);
             found.map(|(_, bucket)| *bucket)
@@ -77,12 +95,9 @@ fn labels(host: &str) -> usize {
     memchr::memchr_iter(b'.', host.as_bytes()).count() + 1
 }
 
-/// The host in lower case, without the dot that may end a full name; none if it is too long to be one.
-fn lowered<'a>(host: &'a str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a str> {
-    let host = host.strip_suffix('.').unwrap_or(host);
-    if !host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return (host.len() <= LONGEST).then_some(host);
-    }
+/// The host in lower case.
+#[cold]
+fn lowered<'a>(host: &str, buffer: &'a mut [u8; LONGEST]) -> Option<&'a str> {
     let lower = buffer.get_mut(..host.len())?;
     lower.copy_from_slice(host.as_bytes());
     lower.make_ascii_lowercase();

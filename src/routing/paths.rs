@@ -152,6 +152,9 @@ pub(super) struct Bucket {
     prefixes: Keys,
     /// Numbers of segments that prefixes have, the greatest first.
     depths: Box<[usize]>,
+    /// The prefix `/`, and matches without a path. Not among the others, for comparing with an empty
+    /// key costs 60 ns on some processors (a masked load from nowhere).
+    root: Range,
     patterns: Patterns,
 }
 
@@ -178,6 +181,7 @@ impl Bucket {
                 PathMatch::Regex(regex) => patterns.push((*entry, regex.hir())),
             }
         }
+        let root = prefixes.remove("").unwrap_or_default();
         let depths: BTreeSet<usize> = prefixes.keys().map(|key| depth(key)).collect();
         let mut entries = Entries::default();
         Ok(Self {
@@ -186,6 +190,7 @@ impl Bucket {
             templates: Templates::build(&templates, &mut entries, hash),
             prefixes: Keys::build(&prefixes, &mut entries, hash),
             depths: depths.into_iter().rev().collect(),
+            root: entries.add(&root),
             patterns: Patterns::build(&patterns)?,
             entries,
         })
@@ -225,16 +230,6 @@ impl Bucket {
         hash: &RandomState,
         visit: &mut impl FnMut(&Entry) -> Option<T>,
     ) -> Option<T> {
-        if self.depths.is_empty() {
-            return None;
-        }
-        if !path.text.starts_with('/') {
-            let mut root = self.entries.get(self.prefixes.find("", hash)).iter();
-            return root.find_map(|entry| match entry.star {
-                Star::Yes => visit(entry),
-                Star::No => None,
-            });
-        }
         for &depth in &self.depths {
             let Some(prefix) = path.segments().prefix(depth) else {
                 continue;
@@ -244,7 +239,12 @@ impl Bucket {
                 return Some(answer);
             }
         }
-        None
+        let is_path = path.text.starts_with('/');
+        let mut root = self.entries.get(self.root).iter();
+        root.find_map(|entry| match entry.star {
+            Star::No if !is_path => None,
+            _ => visit(entry),
+        })
     }
 }
 

@@ -18,8 +18,8 @@ use crate::routing::pattern::Engine;
 const BYTES: usize = 64 << 10;
 const BYTES_EACH: usize = 4 << 10;
 
-/// What all automata that turn out too big may take until they do; about two seconds.
-const WASTE: usize = 32 << 20;
+/// What all automata that turn out too big may take until they do; about one second.
+const WASTE: usize = 16 << 20;
 
 /// Into how many pieces a set that is too big is cut.
 const PIECES: usize = 8;

@@ -6,17 +6,26 @@ use smallvec::SmallVec;
 #[derive(Debug)]
 pub(super) struct Segments<'p> {
     path: &'p str,
-    slashes: SmallVec<[usize; 16]>,
+    slashes: SmallVec<[u32; 12]>,
 }
 
 impl<'p> Segments<'p> {
     /// Finds the first `most` slashes of a path that starts with one; in any other path (`*`) none.
+    #[inline]
     pub(super) fn new(path: &'p str, most: usize) -> Self {
         let mut slashes = SmallVec::new();
         if path.starts_with('/') {
-            slashes.extend(memchr::memchr_iter(b'/', path.as_bytes()).take(most));
+            for at in memchr::memchr_iter(b'/', path.as_bytes()).take(most) {
+                // A head is far shorter than 4 GiB.
+                slashes.push(u32::try_from(at).unwrap_or(u32::MAX));
+            }
         }
         Self { path, slashes }
+    }
+
+    #[inline]
+    fn slash(&self, i: usize) -> Option<usize> {
+        self.slashes.get(i).map(|&at| at as usize)
     }
 
     /// Number of segments, or the `most` of [`Segments::new`] where there are as many or more.
@@ -26,22 +35,22 @@ impl<'p> Segments<'p> {
 
     /// The segment of that number, from 0. The last that is counted runs to the end of the path.
     pub(super) fn get(&self, i: usize) -> Option<&'p str> {
-        let start = self.slashes.get(i)? + 1;
-        match self.slashes.get(i + 1) {
-            Some(&end) => self.path.get(start..end),
+        let start = self.slash(i)? + 1;
+        match self.slash(i + 1) {
+            Some(end) => self.path.get(start..end),
             None => self.path.get(start..),
         }
     }
 
     /// The segments from that number on, with the slashes between them.
     pub(super) fn rest(&self, i: usize) -> Option<&'p str> {
-        self.path.get(self.slashes.get(i)? + 1..)
+        self.path.get(self.slash(i)? + 1..)
     }
 
     /// The first `depth` segments, each with its slash before it; 0 is the empty root.
     pub(super) fn prefix(&self, depth: usize) -> Option<&'p str> {
-        match self.slashes.get(depth) {
-            Some(&end) => self.path.get(..end),
+        match self.slash(depth) {
+            Some(end) => self.path.get(..end),
             None if depth == self.slashes.len() && depth > 0 => Some(self.path),
             None => None,
         }
@@ -80,6 +89,24 @@ mod tests {
         assert_eq!(segments.get(0), Some("a"));
         assert_eq!(segments.rest(1), Some("b/c/d"));
         assert_eq!(segments.prefix(1), Some("/a"));
+    }
+
+    #[test]
+    fn slashes_are_found_wherever_they_are() {
+        for odd in [
+            "/",
+            "/\u{af}\u{2f}a/",
+            "//////////",
+            "/a2345678/b2345/////c/",
+            "/.0/o/_/\u{12f}",
+        ] {
+            for most in 0..12 {
+                let segments = Segments::new(odd, most);
+                let found = segments.slashes.iter().map(|at| *at as usize);
+                let all = odd.match_indices('/').map(|(at, _)| at).take(most);
+                assert!(found.eq(all), "{odd}");
+            }
+        }
     }
 
     #[test]

@@ -339,10 +339,9 @@ impl Compiled {
     /// How many slashes of a path must be known.
     fn slashes(&self) -> usize {
         match &self.what.path {
-            PathMatch::Any => 1,
             PathMatch::Prefix(path) => depth(path) + 1,
             PathMatch::Template(template) => template.shape().count + 1,
-            PathMatch::Literal(_) | PathMatch::Regex(_) => 0,
+            PathMatch::Any | PathMatch::Literal(_) | PathMatch::Regex(_) => 0,
         }
     }
 

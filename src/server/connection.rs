@@ -3,6 +3,7 @@
 //! hyper's server types stay in this file. The HTTP library gets no timers: one coarse deadline a
 //! connection, moved when the connection's phase changes, costs a few stores a request.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -29,6 +30,7 @@ use crate::server::listener::Place;
 use crate::server::refuse::{self, Refusal};
 use crate::server::stream::Stream;
 use crate::snapshot::Limits;
+use crate::telemetry::metrics::{Connection as State, ListenerSeries};
 
 /// How HTTP/2 begins (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,12 +41,46 @@ pub(crate) struct Terms {
     pub origin: Rc<Origin>,
     pub limits: Limits,
     pub place: Place,
+    pub seen: Seen,
+}
+
+/// A connection as the metrics see it, until this is dropped.
+pub(crate) struct Seen {
+    series: Arc<ListenerSeries>,
+    worker: usize,
+    state: Cell<State>,
+}
+
+impl Seen {
+    pub(crate) fn new(series: Arc<ListenerSeries>, worker: usize) -> Self {
+        series.connection(worker, None, Some(State::Idle));
+        Self {
+            series,
+            worker,
+            state: Cell::new(State::Idle),
+        }
+    }
+
+    fn set(&self, state: State) {
+        let before = self.state.replace(state);
+        if before != state {
+            self.series
+                .connection(self.worker, Some(before), Some(state));
+        }
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.series
+            .connection(self.worker, Some(self.state.get()), None);
+    }
 }
 
 impl Terms {
-    /// True once the connection should end: the gateway drains, or the listener is gone.
+    /// True once the connection should end: its listener is gone, or no longer accepts.
     fn is_ending(&self) -> bool {
-        self.local.draining() || self.place.gate().is_closed()
+        self.place.gate().is_closed()
     }
 }
 
@@ -67,7 +103,7 @@ pub(crate) async fn serve(terms: Rc<Terms>, mut stream: Stream) {
 enum Told {
     Http1,
     Http2,
-    /// Too little came within the header timeout, or the gateway drains.
+    /// Too little came within the header timeout, or in the last moment of the listener.
     TooSlow,
     /// The client left.
     Left,
@@ -77,13 +113,14 @@ enum Told {
 async fn tell_protocol(terms: &Terms, stream: &mut Stream, first: &mut Vec<u8>) -> Told {
     let mut deadline = terms.local.sweep.deadline();
     deadline.arm(terms.local.now() + terms.limits.header_timeout);
+    let mut hurried = false;
     let mut sniff = pin!(sniff(stream, first));
     poll_fn(|cx| {
         if let Poll::Ready(told) = sniff.as_mut().poll(cx) {
             return Poll::Ready(told.unwrap_or(Told::Left));
         }
-        if terms.is_ending() {
-            return Poll::Ready(Told::TooSlow);
+        if terms.is_ending() && !std::mem::replace(&mut hurried, true) {
+            deadline.arm(terms.local.now() + PARTING);
         }
         Pin::new(&mut deadline).poll(cx).map(|()| Told::TooSlow)
     })
@@ -126,7 +163,7 @@ async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
     let connection = builder
         .serve_connection(TokioIo::new(guard), service)
         .with_upgrades();
-    let end = drive(terms, &shared, connection).await;
+    let end = drive(terms, &shared, GoesAway::Silently, connection).await;
     let refusal = match (shared.take_violation(), end) {
         (Some(violation), _) => Some(Refusal::of(violation)),
         (None, End::Timeout(Phase::Head)) => Some(Refusal::slow_head()),
@@ -159,6 +196,7 @@ async fn serve_http2(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
     let _end = drive(
         terms,
         &shared,
+        GoesAway::Announced,
         builder.serve_connection(TokioIo::new(guard), service),
     )
     .await;
@@ -249,16 +287,22 @@ where
     }
 }
 
-async fn drive(terms: &Terms, shared: &Shared, connection: impl Serving) -> End {
+/// Polls the connection, and keeps its clocks; `goes_away` if its protocol can say that it does.
+async fn drive(
+    terms: &Terms,
+    shared: &Shared,
+    goes_away: GoesAway,
+    connection: impl Serving,
+) -> End {
     let mut connection = pin!(connection);
-    let mut clock = Clock::new(terms);
+    let mut clock = Clock::new(terms, goes_away);
     poll_fn(|cx| {
         loop {
             if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                 return Poll::Ready(ended(result));
             }
             let phase = phase(terms, shared);
-            if clock.must_wind_down(terms) {
+            if clock.must_wind_down(terms, phase) {
                 connection.as_mut().wind_down();
                 continue;
             }
@@ -304,18 +348,32 @@ fn ended(result: Result<(), hyper::Error>) -> End {
     }
 }
 
+/// Whether a protocol can tell the other side that a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GoesAway {
+    /// HTTP/2, by GOAWAY.
+    Announced,
+    /// HTTP/1, but for a header of the last answer.
+    Silently,
+}
+
 /// The connection's deadline, and why it stands where it does.
 struct Clock {
     deadline: Deadline,
     phase: Phase,
     /// When the connection is old enough to be asked to go.
     old_at: Option<Instant>,
+    goes_away: GoesAway,
+    /// A request has come.
+    served: bool,
     winding_down: bool,
 }
 
 impl Clock {
-    fn new(terms: &Terms) -> Self {
+    fn new(terms: &Terms, goes_away: GoesAway) -> Self {
         Self {
+            goes_away,
+            served: false,
             deadline: terms.local.sweep.deadline(),
             // The head's own clock goes on from the first byte.
             phase: Phase::Busy,
@@ -328,12 +386,22 @@ impl Clock {
     }
 
     /// True once: when the gateway drains, the listener is gone, or the connection is old.
-    fn must_wind_down(&mut self, terms: &Terms) -> bool {
+    fn must_wind_down(&mut self, terms: &Terms, phase: Phase) -> bool {
         if self.winding_down {
             return false;
         }
+        if !self.served {
+            // Whose first bytes are here is owed an answer.
+            self.served = phase != Phase::Head;
+        }
+        if !self.served {
+            return false;
+        }
         let old = self.old_at.is_some_and(|at| at <= terms.local.now());
-        self.winding_down = old || terms.is_ending();
+        // GOAWAY loses nothing. An idle client of HTTP/1 may be about to send, so it is only told
+        // with its next answer, until the listener closes.
+        let drains = self.goes_away == GoesAway::Announced && terms.local.draining();
+        self.winding_down = old || drains || terms.is_ending();
         self.winding_down
     }
 
@@ -343,6 +411,11 @@ impl Clock {
             return;
         }
         self.phase = phase;
+        terms.seen.set(if phase == Phase::Idle {
+            State::Idle
+        } else {
+            State::Active
+        });
         let now = terms.local.now();
         match self.length(terms, phase) {
             Some(length) => self.deadline.arm(now + length),

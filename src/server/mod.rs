@@ -154,6 +154,7 @@ impl Server {
     pub async fn stop_accepting(&mut self) {
         for open in self.open.drain(..) {
             drop(open.gates);
+            open.gate.close();
             if let Ok(Err(error)) = open.task.await {
                 tracing::warn!(listener = %open.gate.name, %error, "the listener had stopped before");
             }

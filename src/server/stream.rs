@@ -8,6 +8,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::base::gather;
+
 /// An accepted socket on its way to a worker's own event loop.
 #[derive(Debug)]
 pub(crate) enum Accepted {
@@ -66,8 +68,8 @@ impl AsyncWrite for Stream {
         bytes: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
-            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, bytes),
+            Self::Tcp(socket) => gather::poll_write(Pin::new(socket), cx, bytes),
+            Self::Unix(socket) => gather::poll_write(Pin::new(socket), cx, bytes),
         }
     }
 

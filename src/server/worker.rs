@@ -13,12 +13,11 @@ use crate::base::clock::TICK;
 use crate::base::lifecycle::{Lifecycle, State};
 use crate::handler::blocking::Pool;
 use crate::proxy::{Local, Origin};
-use crate::server::connection::{self, Terms};
+use crate::server::connection::{self, Seen, Terms};
 use crate::server::listener::Place;
 use crate::server::memory;
 use crate::server::stream::Accepted;
 use crate::snapshot::publish::Published;
-use crate::telemetry::metrics::Connection;
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -236,15 +235,14 @@ async fn serve(local: Rc<Local>, accepted: Accepted, place: Place) {
         Err(error) => return tracing::debug!(%error, "a client was gone at once"),
     };
     let id = local.id;
-    let series = Arc::clone(&place.gate().series);
-    series.connection(id, None, Some(Connection::Active));
+    let seen = Seen::new(Arc::clone(&place.gate().series), id);
     let limits = place.gate().limits();
     let terms = Terms {
         origin: Origin::new(Arc::clone(&place.gate().name), peer),
         local,
         limits,
         place,
+        seen,
     };
     connection::serve(Rc::new(terms), stream).await;
-    series.connection(id, Some(Connection::Active), None);
 }

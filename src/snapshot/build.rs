@@ -15,7 +15,7 @@ use crate::snapshot::{
     Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
 };
 use crate::telemetry::access_log::{self, AccessLog};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{EndpointState, Metrics, NO_ROUTE};
 use crate::upstream;
 
 /// Builds one snapshot after another, and keeps what they have in common.
@@ -145,9 +145,11 @@ impl Run<'_> {
             },
         };
         self.kept.upstreams.insert(key, Arc::clone(&built));
+        let series = self.builder.metrics.upstream(name);
+        series.set_endpoints(EndpointState::Ready, built.members().ready().len());
         Some(Upstream {
             upstream: built,
-            series: self.builder.metrics.upstream(name),
+            series,
             fingerprint: upstream.fingerprint,
         })
     }
@@ -166,7 +168,7 @@ impl Run<'_> {
     fn listener(&mut self, listener: &config::Listener, table: Arc<Table>) -> Listener {
         let metrics = &self.builder.metrics;
         let series = metrics.listener(&listener.name);
-        let unrouted = metrics.route(&listener.name, "");
+        let unrouted = metrics.route(&listener.name, NO_ROUTE);
         Listener {
             name: Arc::clone(&listener.name),
             address: listener.address.clone(),

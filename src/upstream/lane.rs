@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -15,10 +16,10 @@ use http::StatusCode;
 use pin_project_lite::pin_project;
 
 use crate::base::message::{Request, Response};
-use crate::upstream::Upstream;
 use crate::upstream::balance::{Balancer, Outcome};
 use crate::upstream::client::{OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
+use crate::upstream::{Protocol, Upstream};
 
 /// One worker's way to an upstream.
 ///
@@ -30,6 +31,10 @@ pub struct Lane {
     balancer: RefCell<Balancer>,
     random: RefCell<fastrand::Rng>,
     tally: Rc<Tally>,
+    /// The connects that were told of already.
+    told: Cell<(u64, u64)>,
+    /// How many more requests listen for informational responses without a reason to.
+    listens: Cell<u8>,
 }
 
 /// How to send one request.
@@ -79,6 +84,9 @@ impl SendOptions<'_> {
     }
 }
 
+/// Enough for a test by hand, too few to matter.
+const LISTENS: u8 = 16;
+
 impl Lane {
     /// A way to `upstream` without any connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Rc<Self> {
@@ -98,6 +106,8 @@ impl Lane {
             )),
             random: RefCell::new(random),
             tally,
+            told: Cell::default(),
+            listens: Cell::new(LISTENS),
             upstream,
         })
     }
@@ -132,12 +142,33 @@ impl Lane {
         }
     }
 
+    /// Whether a request should listen for informational responses (1xx).
+    ///
+    /// Listening costs a request five allocations, and hardly any upstream ever sends one. So the
+    /// first requests of a lane listen, and all of them from the moment on when an endpoint was seen
+    /// to send one: at worst a single response that nobody may rely on (RFC 9110, 15.2) is lost.
+    pub fn listens(&self) -> bool {
+        if self.upstream.settings().protocol != Protocol::Http1 {
+            return false;
+        }
+        let left = self.listens.get();
+        self.listens.set(left.saturating_sub(1));
+        left > 0 || self.upstream.informs.load(Relaxed)
+    }
+
     /// Closes connections that were idle for too long or are too old; for the worker's tick.
     pub fn sweep(&self, now: Instant) {
         self.tally.now.set(now);
         for site in &self.sites {
             site.sweep(now);
         }
+    }
+
+    /// Connections that were made, and that could not be, since this was last asked.
+    pub fn new_connects(&self) -> (u64, u64) {
+        let now = (self.tally.connects.get(), self.tally.connect_failures.get());
+        let (made, failed) = self.told.replace(now);
+        (now.0 - made, now.1 - failed)
     }
 
     /// What its connections do now.

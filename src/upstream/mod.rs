@@ -17,6 +17,7 @@ mod settings;
 mod tests;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use client::OnInformational;
 pub use endpoint::{Endpoint, EndpointSettings, Target};
@@ -31,6 +32,8 @@ pub struct Upstream {
     name: Box<str>,
     settings: Settings,
     members: Arc<Members>,
+    /// Set once an endpoint was seen to send an informational response.
+    informs: Arc<AtomicBool>,
 }
 
 impl Upstream {
@@ -50,6 +53,7 @@ impl Upstream {
             name: name.into(),
             settings: settings.clone(),
             members: Arc::new(Members::new(endpoints)),
+            informs: Arc::default(),
         }))
     }
 

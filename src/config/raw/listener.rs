@@ -54,7 +54,7 @@ pub enum Protocol {
 #[derive(Debug, serde::Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Limits {
-    /// How many connections are open at once, on all workers together; more wait to be accepted.
+    /// How many connections are open at once, on all workers together; one more is closed at once.
     /// Default 10000.
     pub(crate) connections: NonZeroU32,
     /// How long the head of a request may be, from `8KiB` to `16MiB`; a longer one is answered 431.

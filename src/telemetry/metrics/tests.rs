@@ -28,8 +28,7 @@ fn busy() -> Arc<Metrics> {
     }
     let took = Duration::from_millis(1);
     let upstream = metrics.upstream("orders");
-    upstream.connected(0);
-    upstream.connect_failed(1);
+    upstream.connected(0, 1, 1);
     upstream.connections(0, 1, 1);
     upstream.attempt(0, Some(200), None, took);
     upstream.attempt(1, None, Some(Flag::ConnectFailed), took);

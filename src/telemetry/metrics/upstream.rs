@@ -83,14 +83,11 @@ impl UpstreamSeries {
         self.shards.of(worker).connections.set(active, idle);
     }
 
-    /// A connection was made.
-    pub fn connected(&self, worker: usize) {
-        self.shards.of(worker).connected.add(1);
-    }
-
-    /// A connection could not be made.
-    pub fn connect_failed(&self, worker: usize) {
-        self.shards.of(worker).unconnected.add(1);
+    /// So many more connections were made, and could not be.
+    pub fn connected(&self, worker: usize, made: u64, failed: u64) {
+        let shard = self.shards.of(worker);
+        shard.connected.add(made);
+        shard.unconnected.add(failed);
     }
 
     /// A retry has ended, or was not allowed.

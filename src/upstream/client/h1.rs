@@ -11,6 +11,10 @@
 //!
 //! A body that is dropped before its end makes hyper close the connection; the parked sender goes
 //! with it. So do an upgrade and an answer that says `connection: close`.
+//!
+//! Driving a connection from the requesting task instead would spare two wake-ups a request, an
+//! estimated 2 % of its instructions. But a connection wakes whoever drove it last, which after a
+//! stay in the pool is another client's task, and undoing that would cost about as much.
 
 use std::cell::Cell;
 use std::future::Future;

@@ -175,7 +175,13 @@ impl Site {
             return Err((Cause::NoEndpoint, "the endpoint is gone".into()));
         };
         let label = &endpoint.label;
-        let failed = match connect::connect(&endpoint.address, self.connect_timeout).await {
+        let failed = match connect::connect(
+            &endpoint.address,
+            self.connect_timeout,
+            &self.upstream.informs,
+        )
+        .await
+        {
             Ok(socket) => return Ok(socket),
             Err(Some(error)) => (
                 Cause::Connect(error.kind()),

@@ -84,6 +84,9 @@ pub(super) fn http1(request: Request, endpoint: Option<&Endpoint>) -> http::Requ
 
 /// HTTP/2 may send each cookie in a field of its own; HTTP/1 knows one field only (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
+    if !headers.contains_key(header::COOKIE) {
+        return;
+    }
     let mut cookies = headers.get_all(header::COOKIE).iter();
     let (Some(first), Some(second)) = (cookies.next(), cookies.next()) else {
         return;
