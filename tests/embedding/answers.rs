@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use retort::handler::Context;
 use retort::http::StatusCode;
 use retort::{Body, Gateway, Options, Registry, Request, Response, Source};
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Semaphore};
 use tower::ServiceExt as _;
 
 use crate::handlers;
@@ -95,13 +95,23 @@ async fn three_slow_calls_are_in_flight_at_once() {
 
 #[tokio::test]
 async fn a_call_that_is_late_is_left_out_and_one_that_fails_ends_the_others() {
-    let (gateway, shop) = with_shop(|request, _| async move {
-        match request.head.params.get("part") {
-            Some("reviews") => std::future::pending().await,
-            Some("stock") if request.head.path().ends_with('8') => {
-                Response::status(StatusCode::INTERNAL_SERVER_ERROR)
+    // Stock fails when reviews of the same product were asked for, which never come.
+    let asked = Arc::new(Semaphore::new(0));
+    let (gateway, shop) = with_shop(move |request, _| {
+        let asked = Arc::clone(&asked);
+        async move {
+            let is_broken = request.head.path().ends_with('8');
+            match request.head.params.get("part") {
+                Some("reviews") => {
+                    asked.add_permits(usize::from(is_broken));
+                    std::future::pending().await
+                }
+                Some("stock") if is_broken => {
+                    let _asked = asked.acquire().await;
+                    Response::status(StatusCode::INTERNAL_SERVER_ERROR)
+                }
+                _ => Response::json(StatusCode::OK, &1),
             }
-            _ => Response::json(StatusCode::OK, &1),
         }
     });
     let (status, text) = get(&gateway, "/product/7").await;
