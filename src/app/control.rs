@@ -389,7 +389,8 @@ impl<'a> Control<'a> {
         let limit = tokio::time::sleep(self.drain);
         tokio::pin!(limit);
         let mut look = tokio::time::interval(QUIET / 5);
-        let mut quiet_since = Instant::now();
+        let began = Instant::now();
+        let mut quiet_since = began;
         let mut admitted = self.loads.admitted();
         let mut accepting = true;
         loop {
@@ -407,8 +408,10 @@ impl<'a> Control<'a> {
                         admitted = seen;
                         quiet_since = Instant::now();
                     }
-                    // Whoever has not yet heard that we go still finds us, as long as anyone comes.
-                    if accepting && quiet_since.elapsed() >= QUIET {
+                    // Whoever has not yet heard that we go still finds us, as long as anyone comes
+                    // and there is time left to finish what has come.
+                    let late = began.elapsed() >= self.drain / 2;
+                    if accepting && (late || quiet_since.elapsed() >= QUIET) {
                         self.server.stop_accepting().await;
                         accepting = false;
                     }

@@ -200,22 +200,28 @@ impl Handler {
         self.kind
     }
 
-    /// Answers, and turns a panic into a failure.
+    /// Answers, and turns a panic into a failure; what answers at once has done so when this returns.
     ///
     /// # Cancel safety
     /// Dropping the future drops the handler's work; only blocking work that has begun goes on to
     /// its end, and keeps its place in the pool until then.
-    pub async fn run(&self, request: Request, context: Context) -> Result<Response, Failed> {
+    pub fn run(
+        &self,
+        request: Request,
+        context: Context,
+    ) -> impl Future<Output = Result<Response, Failed>> {
         // Nothing of a handler is looked at after its panic but what it shares with other
         // requests, and that is its own to keep sound (a poisoned lock, say).
         let reply = catch_unwind(AssertUnwindSafe(|| self.inner.reply(request, context)));
-        let outcome = match reply {
-            Ok(Reply::Now(response)) => return Ok(response),
-            Ok(Reply::Failed(failed)) => return Err(failed),
-            Ok(Reply::Later(future)) => AssertUnwindSafe(future).catch_unwind().await,
-            Err(panic) => Err(panic),
-        };
-        outcome.unwrap_or_else(|panic| Err(self.panicked(&*panic)))
+        async move {
+            let outcome = match reply {
+                Ok(Reply::Now(response)) => return Ok(response),
+                Ok(Reply::Failed(failed)) => return Err(failed),
+                Ok(Reply::Later(future)) => AssertUnwindSafe(future).catch_unwind().await,
+                Err(panic) => Err(panic),
+            };
+            outcome.unwrap_or_else(|panic| Err(self.panicked(&*panic)))
+        }
     }
 
     fn panicked(&self, panic: &(dyn Any + Send)) -> Failed {

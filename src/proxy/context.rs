@@ -318,6 +318,7 @@ impl Exchange {
             referer: said.referer.as_ref().map(HeaderValue::as_bytes),
             handler: self.handler().map(|(handler, _)| handler.name()),
             middleware: self.decision.middleware,
+            notes: &self.decision.notes,
         };
         self.local.log(&snapshot.access_log, &entry);
     }

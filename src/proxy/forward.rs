@@ -1,8 +1,10 @@
 //! From the end of the chain to whoever answers: a handler, or an endpoint of an upstream.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderValue};
@@ -37,7 +39,9 @@ pub(crate) async fn forward(
     timeouts: &Timeouts,
 ) -> Result<Response, Failure> {
     exchange.limits.deadline = deadline(exchange, request, timeouts);
-    exchange.received = count_body(request);
+    if idle(exchange, timeouts).is_some() || exchange.view.snapshot.access_log.is_on() {
+        exchange.received = count_body(request);
+    }
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));
@@ -95,10 +99,7 @@ async fn answer_here(
         blocking: exchange.local.blocking.clone(),
     };
     let run = handler.run(std::mem::take(request), context);
-    let outcome = match deadline {
-        None => Some(run.await),
-        Some(deadline) => within(run, &exchange.local.sweep, start, deadline).await,
-    };
+    let outcome = within(run, &exchange.local.sweep, start, deadline).await;
     let end = Instant::now();
     exchange.waited = end.saturating_duration_since(start);
     exchange.came = Some(end);
@@ -118,19 +119,27 @@ async fn answer_here(
     }
 }
 
-/// The future's output, or none once `deadline` has passed.
+/// The future's output, or none once the deadline has passed.
 async fn within<F: Future>(
     future: F,
     sweep: &Rc<Sweep>,
     now: Instant,
-    deadline: Instant,
+    deadline: Option<Instant>,
 ) -> Option<F::Output> {
-    let timeout = Timeout::new(sweep, now, deadline.saturating_duration_since(now));
-    tokio::select! {
-        biased;
-        output = future => Some(output),
-        () = timeout => None,
-    }
+    let mut future = pin!(future);
+    let mut timeout = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        let Some(deadline) = deadline else {
+            return Poll::Pending;
+        };
+        let left = deadline.saturating_duration_since(now);
+        let timeout = timeout.get_or_insert_with(|| Timeout::new(sweep, now, left));
+        Pin::new(timeout).poll(cx).map(|()| None)
+    })
+    .await
 }
 
 async fn send(

@@ -38,7 +38,7 @@ use crate::telemetry::decision::Flag;
 pub async fn serve(
     local: &Rc<Local>,
     origin: &Rc<Origin>,
-    mut request: Request,
+    request: &mut Request,
 ) -> http::Response<Tracked> {
     let Some((view, listener)) = origin.pin(local) else {
         return reply::nowhere();
@@ -50,7 +50,7 @@ pub async fn serve(
         Err(unrouted) => unrouted.asked_for,
     };
     exchange.routed(route, &request.head);
-    let response = answer(&mut exchange, &mut request, routed).await;
+    let response = answer(&mut exchange, request, routed).await;
     reply::finish(exchange, response)
 }
 
@@ -105,4 +105,24 @@ pub fn record_refused(
     let mut exchange = Exchange::open(local, origin, view, listener, &head);
     exchange.routed(None, &head);
     exchange.refused(status, flag, detail);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each request of HTTP/2 is a task of its own, and each connection of HTTP/1 keeps room for
+    /// one: what stands here is paid in memory, and in copies of it.
+    #[test]
+    fn a_request_on_its_way_is_small() {
+        fn size<'a, F>(
+            _: impl FnOnce(&'a Rc<Local>, &'a Rc<Origin>, &'a mut Request) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let size = size(serve);
+        assert!(size <= 1600, "{size}");
+        let exchange = size_of::<Exchange>();
+        assert!(exchange <= 448, "{exchange}");
+    }
 }

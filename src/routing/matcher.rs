@@ -39,6 +39,16 @@ pub struct Match {
     pub content: Content,
 }
 
+impl Match {
+    /// True if its path gives a parameter of that name.
+    pub fn has_param(&self, name: &str) -> bool {
+        match &self.path {
+            PathMatch::Template(template) => template.has_param(name),
+            _ => false,
+        }
+    }
+}
+
 /// Which paths a match takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum PathMatch {

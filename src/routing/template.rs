@@ -201,6 +201,14 @@ impl Template {
         Some((name, text))
     }
 
+    /// True if it has a parameter of that name.
+    pub(super) fn has_param(&self, name: &str) -> bool {
+        self.segments.iter().any(|segment| match segment {
+            Segment::Param { name: param, .. } => **param == *name,
+            Segment::Literal(_) => false,
+        })
+    }
+
     /// What the parameters took, decoded.
     pub(super) fn params(&self, segments: &Segments<'_>) -> Params {
         let taken = self.taken(segments);

@@ -158,8 +158,7 @@ async fn serve_http1(terms: &Rc<Terms>, stream: Stream, first: Vec<u8>) {
         // The end of a client's bytes cancels what runs for it; the guard tells it when.
         .half_close(false)
         .max_headers(terms.limits.headers)
-        // The guard has counted the head's bytes; what the library adds must not be less.
-        .max_buf_size(terms.limits.header_bytes.max(8 * 1024) * 2);
+        .max_buf_size(BUFFER.max(terms.limits.header_bytes * 2));
     let connection = builder
         .serve_connection(TokioIo::new(guard), service)
         .with_upgrades();
@@ -207,29 +206,33 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a connection: four busy streams.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
+/// How much of an HTTP/1 message is buffered on its way, each direction. It also bounds heads, which
+/// the guard has counted before: it must not be less than those.
+const BUFFER: usize = 256 * 1024;
+
 /// Runs HTTP/2's streams on the worker's own thread.
 #[derive(Clone, Copy)]
 struct Spawn;
 
-impl<F: Future + 'static> Executor<F> for Spawn {
+impl<F: Future<Output = ()> + 'static> Executor<F> for Spawn {
     fn execute(&self, future: F) {
-        // The stream's task ends with its connection, which cancels it.
-        drop(tokio::task::spawn_local(async move {
-            future.await;
-        }));
+        // The stream's task ends with its connection, which cancels it. Nothing is wrapped around
+        // it: a block that awaits it would hold it twice.
+        drop(tokio::task::spawn_local(future));
     }
 }
 
-async fn answer(
+/// Not an async function: that would keep hyper's request beside ours for as long as it runs.
+fn answer(
     terms: Rc<Terms>,
     request: hyper::Request<Incoming>,
-) -> Result<hyper::Response<proxy::Tracked>, Infallible> {
+) -> impl Future<Output = Result<hyper::Response<proxy::Tracked>, Infallible>> {
     let (parts, incoming) = request.into_parts();
-    let request = Request {
+    let mut request = Request {
         head: RequestHead::from_http(parts, Client::UNKNOWN),
         body: Body::wire(incoming),
     };
-    Ok(proxy::serve(&terms.local, &terms.origin, request).await)
+    async move { Ok(proxy::serve(&terms.local, &terms.origin, &mut request).await) }
 }
 
 /// How a connection ended.

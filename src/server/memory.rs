@@ -103,10 +103,10 @@ pub(crate) async fn serve(local: &Rc<Local>, call: Call) {
     if head.authority().is_none() {
         head.set_header(header::HOST, HeaderValue::from_static("localhost"));
     }
-    let request = Request { head, body };
+    let mut request = Request { head, body };
     let served = tokio::select! {
         biased;
-        served = proxy::serve(local, &origin, request) => served,
+        served = proxy::serve(local, &origin, &mut request) => served,
         // Whoever asked has left.
         () = answer.closed() => return,
     };

@@ -151,7 +151,7 @@ async fn quit_stops_now() {
 
 #[tokio::test]
 async fn no_request_is_lost_on_term_while_grace_lasts() {
-    let (_upstream, mut gateway) = slow_gateway("20s").await;
+    let (_upstream, mut gateway) = slow_gateway("4s").await;
     let public = gateway.public();
     let clients: Vec<_> = (0..8)
         .map(|_| {
@@ -160,15 +160,18 @@ async fn no_request_is_lost_on_term_while_grace_lasts() {
                 // A refused connection is no lost request: it was never taken.
                 'connections: while let Ok(socket) = tokio::net::TcpStream::connect(public).await {
                     let mut conn = Conn::new(socket);
+                    let mut fresh = true;
                     loop {
                         if conn
                             .try_send("GET /?delay=5ms HTTP/1.1\r\nhost: x\r\n\r\n")
                             .await
                             .is_err()
                         {
+                            assert!(!fresh, "a connection that was taken is dropped");
                             continue 'connections;
                         }
                         let Some(answer) = conn.answer_to("GET").await else {
+                            assert!(!fresh, "the first request of a connection is lost");
                             // An idle connection that closes while the request is on its way: the
                             // client may send it again, as nothing was answered (RFC 9112, 9.3.1).
                             continue 'connections;
@@ -176,6 +179,7 @@ async fn no_request_is_lost_on_term_while_grace_lasts() {
                         assert_eq!(answer.status, 200, "{}", answer.text());
                         assert!(answer.complete);
                         answered += 1;
+                        fresh = false;
                         if answer.head.lists("connection", "close") {
                             continue 'connections;
                         }
@@ -198,5 +202,27 @@ async fn no_request_is_lost_on_term_while_grace_lasts() {
     for client in clients {
         assert!(client.await.expect("no lost request") > 0);
     }
+    assert_eq!(gateway.exited().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn who_connects_while_a_request_is_in_flight_is_answered_and_told_to_go() {
+    let (upstream, mut gateway) = slow_gateway("20s").await;
+    let public = gateway.public();
+    let slow = tokio::spawn(async move { get(public, "/?delay=2s").await });
+    upstream.received(1).await;
+    gateway.signal("TERM");
+    eventually(
+        "the drain to begin",
+        || async { gateway.telemetry("/readyz").await.status },
+        |status| *status == 503,
+    )
+    .await;
+    for _ in 0..5 {
+        let answer = get(public, "/").await;
+        assert_eq!(answer.status, 200);
+        assert!(answer.head.lists("connection", "close"));
+    }
+    assert_eq!(slow.await.expect("no panic").status, 200);
     assert_eq!(gateway.exited().await.code(), Some(0));
 }

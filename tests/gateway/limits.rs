@@ -312,3 +312,30 @@ async fn when_files_run_out_nothing_spins_and_service_comes_back() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn a_client_that_closes_its_sending_side_gets_what_is_quick_and_frees_what_is_not() {
+    let upstream = Upstream::echo("up").await;
+    let gateway = Gateway::start(format!(
+        "routes:\n  - {{name: up, match: {{path_prefix: /}}, upstream: up}}\nupstreams:\n{}",
+        upstream.yaml("up")
+    ))
+    .await;
+    let mut quick = Conn::connect(gateway.public()).await;
+    quick
+        .send("GET /?delay=50ms HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    quick.finish().await;
+    assert_eq!(quick.answer().await.status, 200);
+    assert!(quick.is_closed().await);
+
+    let mut slow = Conn::connect(gateway.public()).await;
+    slow.send("GET /?delay=60s HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    upstream.received(2).await;
+    slow.finish().await;
+    let begin = Instant::now();
+    assert!(slow.is_closed().await);
+    assert!(begin.elapsed() < Duration::from_secs(10));
+    gateway.flagged("DC", 1).await;
+}

@@ -185,3 +185,62 @@ upstreams:
         );
     }
 }
+
+#[tokio::test]
+async fn a_preflight_is_answered_by_the_route_that_it_asks_for() {
+    let gateway = Gateway::start(
+        "
+routes:
+  - name: get-only
+    match: {path: /shop, method: [GET]}
+    middlewares: [{cors: {origins: [\"https://shop.example\"], methods: [GET]}}]
+    handler: {respond: {body: ok}}
+  - name: plain
+    match: {path: /plain, method: [GET]}
+    handler: {respond: {body: ok}}
+",
+    )
+    .await;
+    let preflight = |path: &str, more: &str| {
+        let head = format!(
+            "OPTIONS {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\norigin: https://shop.example\r\n{more}\r\n"
+        );
+        request(gateway.public(), head)
+    };
+    let asked = "access-control-request-method: GET\r\n";
+    let answer = preflight("/shop", asked).await;
+    assert_eq!(answer.status, 204);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://shop.example")
+    );
+    // Without the question it is no preflight; without `cors` nobody answers one.
+    for (path, more) in [("/shop", ""), ("/plain", asked)] {
+        let answer = preflight(path, more).await;
+        assert_eq!(answer.status, 405, "{path} {more}");
+        assert!(
+            answer
+                .header("allow")
+                .is_some_and(|allow| allow.contains("GET"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_refuses_nobody_and_says_whom_it_would() {
+    let gateway = Gateway::start(
+        "
+telemetry: {access_log: {format: json, output: stdout}}
+routes:
+  - name: limited
+    match: {path: /}
+    middlewares: [{rate_limit: {requests: 1, per: 1h, dry_run: true}}]
+    handler: {respond: {body: ok}}
+",
+    )
+    .await;
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/").await.status, 200);
+    }
+    gateway.prints("\"notes\":\"").await;
+}

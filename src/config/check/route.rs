@@ -7,7 +7,8 @@ use super::{House, backend, combine};
 use crate::base::problem::{Problem, Spanned};
 use crate::config::de::Held;
 use crate::config::raw;
-use crate::config::types::{Backend, Route, Target, Timeouts};
+use crate::config::types::{Backend, Route, Step, Target, Timeouts};
+use crate::routing::Match;
 
 /// The checked route; none if it has no place to send to, or steps that are wrong.
 pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Route> {
@@ -35,6 +36,10 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
     let middlewares = house.chains.flatten(&Owner::Place(&place), middlewares);
     let backends = backend::settle((&text, name.span), (handler, upstream, backends), house);
     let (middlewares, backends) = (middlewares?, backends?);
+    let steps = backends.iter().flat_map(|backend| &backend.middlewares);
+    for step in middlewares.iter().chain(steps) {
+        check_params(step, &matches.value.0, house);
+    }
     let fingerprint = combine(
         std::iter::once(item.fingerprint)
             .chain(middlewares.iter().map(|step| step.fingerprint))
@@ -50,6 +55,23 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         span: name.span,
         fingerprint,
     })
+}
+
+/// A step may use only what every match of the route gives it.
+fn check_params(step: &Step, matches: &[Spanned<Match>], house: &House<'_>) {
+    for param in step.settings.params() {
+        let without = matches.iter().find(|of| !of.value.has_param(param));
+        if let Some(without) = without {
+            let message = format!("the path of this route has no parameter `{param}`");
+            house.report(
+                Problem::error(step.settings.span, message)
+                    .related(without.span, "this match")
+                    .help(format!(
+                        "write `{{{param}}}` in its `path`, or leave it out here"
+                    )),
+            );
+        }
+    }
 }
 
 fn fingerprints(backend: &Backend) -> impl Iterator<Item = u64> {

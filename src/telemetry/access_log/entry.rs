@@ -1,5 +1,6 @@
 //! What one line of the access log tells.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -61,6 +62,8 @@ pub struct Entry<'a> {
     pub handler: Option<&'a str>,
     /// The middleware that answered.
     pub middleware: Option<&'a str>,
+    /// What rules did beside that: a limit that would have refused, say.
+    pub notes: &'a [Cow<'static, str>],
 }
 
 macro_rules! keys {
@@ -105,6 +108,7 @@ keys! {
     Referer "referer"
     Handler "handler"
     Middleware "middleware"
+    Notes "notes"
 }
 
 /// One JSON object and a line break.
@@ -149,6 +153,9 @@ pub(super) fn json(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>) {
     optional(out, b",\"referer\":\"", entry.referer);
     optional(out, b",\"handler\":\"", entry.handler);
     optional(out, b",\"middleware\":\"", entry.middleware);
+    if !entry.notes.is_empty() {
+        string(out, b",\"notes\":\"", entry.notes.join("; ").as_bytes());
+    }
     out.extend_from_slice(b"}\n");
 }
 
@@ -203,6 +210,8 @@ pub(super) fn text(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>, key:
         Key::Referer => field(out, entry.referer),
         Key::Handler => field(out, entry.handler),
         Key::Middleware => field(out, entry.middleware),
+        Key::Notes if entry.notes.is_empty() => field(out, None::<&str>),
+        Key::Notes => field(out, Some(&entry.notes.join("; "))),
     }
 }
 
@@ -283,6 +292,7 @@ pub(super) mod tests {
             referer: None,
             handler: None,
             middleware: None,
+            notes: &[],
         }
     }
 
@@ -316,6 +326,7 @@ pub(super) mod tests {
             referer: Some(b"r"),
             handler: Some("h"),
             middleware: Some("m"),
+            notes: &[],
             ..entry(now)
         };
         let mut out = Vec::new();
