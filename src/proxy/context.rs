@@ -20,7 +20,7 @@ use crate::proxy::admit::{self, Hop, Wish};
 use crate::proxy::failure::{self, Failure};
 use crate::proxy::reply::Limits;
 use crate::proxy::upgrade::Switch;
-use crate::proxy::{Local, Origin};
+use crate::proxy::{Entered, Local};
 use crate::snapshot::publish::View;
 use crate::snapshot::{Listener, To};
 use crate::telemetry::access_log::Entry;
@@ -30,7 +30,7 @@ use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
 /// Everything that is known of a request, from admission to its last byte.
 pub(crate) struct Exchange {
     pub local: Rc<Local>,
-    pub origin: Rc<Origin>,
+    pub origin: Entered,
     /// The rules that hold for this request, whatever is reloaded meanwhile.
     pub view: Rc<View>,
     /// Which listener of the snapshot.
@@ -94,17 +94,16 @@ impl Exchange {
     /// Opens the record.
     pub(crate) fn open(
         local: &Rc<Local>,
-        origin: &Rc<Origin>,
+        origin: Entered,
         view: Rc<View>,
         listener: usize,
         head: &RequestHead,
     ) -> Box<Self> {
         local.in_flight.set(local.in_flight.get() + 1);
         local.admitted.set(local.admitted.get() + 1);
-        origin.enter();
         Box::new(Self {
             local: Rc::clone(local),
-            origin: Rc::clone(origin),
+            origin,
             view,
             listener,
             route: None,
@@ -226,7 +225,6 @@ impl Exchange {
             self.write_log(&said, took);
         }
         self.local.in_flight.set(self.local.in_flight.get() - 1);
-        self.origin.leave();
     }
 
     fn counted_method(&self) -> metrics::Method {

@@ -190,16 +190,12 @@ impl Origin {
         self.wire.borrow().clone()
     }
 
-    /// One more request.
-    pub(crate) fn enter(&self) {
+    /// A request begins, from the moment on when its head is here: whoever looks at the connection
+    /// must not take it for idle before its work has begun.
+    pub fn enter(self: &Rc<Self>) -> Entered {
         self.requests
             .store(self.requests.load(Relaxed) + 1, Relaxed);
-    }
-
-    /// One request less.
-    pub(crate) fn leave(&self) {
-        self.requests
-            .store(self.requests.load(Relaxed) - 1, Relaxed);
+        Entered(Rc::clone(self))
     }
 
     /// The rules for a new request, and the listener's place in them.
@@ -220,5 +216,24 @@ impl Origin {
         }
         let known = self.known.borrow().clone();
         known.map(|known| (known, place))
+    }
+}
+
+/// A request's connection, on which it counts as in flight until this is dropped.
+#[derive(Debug)]
+pub struct Entered(Rc<Origin>);
+
+impl std::ops::Deref for Entered {
+    type Target = Origin;
+
+    fn deref(&self) -> &Origin {
+        &self.0
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.requests
+            .store(self.requests.load(Relaxed) - 1, Relaxed);
     }
 }

@@ -16,7 +16,7 @@ mod present;
 mod reply;
 mod upgrade;
 
-pub use local::{Local, Origin, Wire};
+pub use local::{Entered, Local, Origin, Wire};
 pub use reply::Tracked;
 
 use std::borrow::Cow;
@@ -37,7 +37,7 @@ use crate::telemetry::decision::Flag;
 /// on its behalf is cancelled, and the record says so.
 pub async fn serve(
     local: &Rc<Local>,
-    origin: &Rc<Origin>,
+    origin: Entered,
     request: &mut Request,
 ) -> http::Response<Tracked> {
     let Some((view, listener)) = origin.pin(local) else {
@@ -102,7 +102,7 @@ pub fn record_refused(
     };
     let mut head = RequestHead::new(Method::GET, Uri::default());
     head.client.ip = origin.peer.map(|peer| peer.ip().to_canonical());
-    let mut exchange = Exchange::open(local, origin, view, listener, &head);
+    let mut exchange = Exchange::open(local, origin.enter(), view, listener, &head);
     exchange.routed(None, &head);
     exchange.refused(status, flag, detail);
 }
@@ -115,9 +115,7 @@ mod tests {
     /// one: what stands here is paid in memory, and in copies of it.
     #[test]
     fn a_request_on_its_way_is_small() {
-        fn size<'a, F>(
-            _: impl FnOnce(&'a Rc<Local>, &'a Rc<Origin>, &'a mut Request) -> F,
-        ) -> usize {
+        fn size<'a, F>(_: impl FnOnce(&'a Rc<Local>, Entered, &'a mut Request) -> F) -> usize {
             size_of::<F>()
         }
         let size = size(serve);

@@ -232,7 +232,8 @@ fn answer(
         head: RequestHead::from_http(parts, Client::UNKNOWN),
         body: Body::wire(incoming),
     };
-    async move { Ok(proxy::serve(&terms.local, &terms.origin, &mut request).await) }
+    let origin = terms.origin.enter();
+    async move { Ok(proxy::serve(&terms.local, origin, &mut request).await) }
 }
 
 /// How a connection ended.
@@ -305,6 +306,11 @@ async fn drive(
                 return Poll::Ready(ended(result));
             }
             let phase = phase(terms, shared);
+            if terms.origin.requests.load(Relaxed) == 0 && shared.ends() && !clock.parted {
+                // The library was told that there is nothing to read yet: now it may see the end.
+                clock.parted = true;
+                continue;
+            }
             if clock.must_wind_down(terms, phase) {
                 connection.as_mut().wind_down();
                 continue;
@@ -369,6 +375,8 @@ struct Clock {
     goes_away: GoesAway,
     /// A request has come.
     served: bool,
+    /// The client's end was passed on.
+    parted: bool,
     winding_down: bool,
 }
 
@@ -377,6 +385,7 @@ impl Clock {
         Self {
             goes_away,
             served: false,
+            parted: false,
             deadline: terms.local.sweep.deadline(),
             // The head's own clock goes on from the first byte.
             phase: Phase::Busy,

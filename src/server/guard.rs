@@ -80,7 +80,7 @@ impl Shared {
 
     /// What the library reads when there is no more: the end, once no request is in flight.
     ///
-    /// It reads again when it has answered, so nobody needs to wake it.
+    /// Whoever drives the connection polls it once more when it has answered.
     fn end_of_input(&self) -> Poll<io::Result<()>> {
         if self.requests.load(Relaxed) > 0 {
             Poll::Pending
@@ -94,6 +94,11 @@ impl Shared {
     /// It may have closed one direction and be waiting, or be gone: TCP does not tell which.
     pub(crate) fn has_left(&self) -> bool {
         self.has(LEFT)
+    }
+
+    /// True once there is nothing more to read, which the library may not have been told yet.
+    pub(crate) fn ends(&self) -> bool {
+        self.has(LEFT | VIOLATED)
     }
 
     /// True while part of a head has arrived, and not all of it.

@@ -106,7 +106,7 @@ pub(crate) async fn serve(local: &Rc<Local>, call: Call) {
     let mut request = Request { head, body };
     let served = tokio::select! {
         biased;
-        served = proxy::serve(local, &origin, &mut request) => served,
+        served = proxy::serve(local, origin.enter(), &mut request) => served,
         // Whoever asked has left.
         () = answer.closed() => return,
     };

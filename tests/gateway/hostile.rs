@@ -489,3 +489,18 @@ async fn a_body_that_stands_still_is_given_up() {
     upstream.disconnected(1).await;
     assert!(upstream.requests().is_empty());
 }
+
+#[tokio::test]
+async fn garbage_behind_a_request_in_flight_is_refused_after_its_answer() {
+    let upstream = Upstream::echo("up").await;
+    let gateway = gateway(&upstream).await;
+    let mut conn = Conn::connect(gateway.public()).await;
+    conn.send("GET /?delay=300ms HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await;
+    upstream.received(1).await;
+    conn.send("GET / HTTP/1.1\nhost: x\n\n").await;
+    assert_eq!(conn.answer().await.status, 200);
+    assert_eq!(conn.answer().await.status, 400);
+    assert!(conn.is_closed().await);
+    assert_eq!(upstream.requests().len(), 1);
+}

@@ -326,7 +326,7 @@ pub(super) mod tests {
             referer: Some(b"r"),
             handler: Some("h"),
             middleware: Some("m"),
-            notes: &[],
+            notes: &[Cow::Borrowed("n")],
             ..entry(now)
         };
         let mut out = Vec::new();
