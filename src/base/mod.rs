@@ -8,6 +8,7 @@ pub mod clock;
 pub mod continuation;
 pub mod facts;
 pub(crate) mod gather;
+pub mod key;
 pub mod lifecycle;
 pub mod message;
 pub mod params;
