@@ -15,8 +15,9 @@ use futures_util::future::Either;
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
+use crate::base::key;
 use crate::base::message::{Request, Response};
-use crate::upstream::balance::{Balancer, Outcome};
+use crate::upstream::balance::{Balancer, Candidate, Choice, Outcome};
 use crate::upstream::client::{OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::{Protocol, Upstream};
@@ -95,14 +96,21 @@ impl Lane {
         let tally = Rc::new(Tally::new(now));
         let members = upstream.members();
         let site = |number| Rc::new(Site::new(&upstream, number, &tally));
-        let balance = upstream.settings().balance;
+        let label = |number: u32| members.endpoints().get(number as usize).map(|e| &*e.label);
+        let candidate = |(number, weight): (u32, u32)| Candidate {
+            number,
+            weight,
+            hash: key::hash(label(number).unwrap_or_default().as_bytes()),
+        };
+        let candidates: Vec<Candidate> = members.shares().map(candidate).collect();
         Rc::new(Self {
             sites: (0..).take(members.endpoints().len()).map(site).collect(),
             balancer: RefCell::new(Balancer::new(
-                balance,
-                members.shares(),
+                &upstream.settings().balance,
+                &candidates,
                 random.u64(..),
                 now,
+                None,
             )),
             random: RefCell::new(random),
             tally,
@@ -189,9 +197,13 @@ impl Lane {
     }
 
     fn pick(&self, options: &SendOptions<'_>) -> Option<(Turn<'_>, &Rc<Site>)> {
-        let random = self.random.borrow_mut().u64(..);
-        let mut balancer = self.balancer.borrow_mut();
-        let endpoint = balancer.pick(options.avoid, random, options.now)?;
+        let choice = Choice {
+            avoid: options.avoid,
+            key: None,
+            random: self.random.borrow_mut().u64(..),
+            now: options.now,
+        };
+        let endpoint = self.balancer.borrow_mut().pick(&choice)?;
         let site = self.sites.get(endpoint as usize)?;
         let turn = Turn {
             lane: self,

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::base::values::Period;
+pub use crate::upstream::balance::Balance;
 use crate::upstream::endpoint::EndpointSettings;
 
 /// A named group of endpoints, and how to talk to them.
@@ -94,18 +95,6 @@ pub enum Protocol {
     Http2,
 }
 
-/// How an endpoint is chosen for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, each as often as its weight says.
-    RoundRobin,
-    /// The better of two random ones, by latency and requests in flight: slow and failing endpoints
-    /// get little traffic, without any configuration.
-    #[default]
-    P2cEwma,
-}
-
 /// How long connections are kept for later requests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
@@ -179,20 +168,6 @@ impl Kind for Protocol {
     }
 }
 
-impl Kind for Balance {
-    const WHAT: &'static str = "a balance policy";
-    const KNOWN: &'static [&'static str] = &["round_robin", "p2c_ewma"];
-    const LATER: &'static [&'static str] = &["random", "least_request", "ring_hash", "maglev"];
-
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "round_robin" => Some(Self::RoundRobin),
-            "p2c_ewma" => Some(Self::P2cEwma),
-            _ => None,
-        }
-    }
-}
-
 struct KindVisitor<K>(PhantomData<K>);
 
 impl<'de, K: Kind> Visitor<'de> for KindVisitor<K> {
@@ -229,12 +204,6 @@ impl<'de, K: Kind> Visitor<'de> for KindVisitor<K> {
 }
 
 impl<'de> Deserialize<'de> for Protocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KindVisitor(PhantomData))
-    }
-}
-
-impl<'de> Deserialize<'de> for Balance {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(KindVisitor(PhantomData))
     }
@@ -295,18 +264,7 @@ mod tests {
             r#""discovery": {}"#,
             "`discovery` is not supported by this version yet",
         );
-        check(
-            r#""balance": "maglev""#,
-            "`maglev` is not supported by this version yet",
-        );
-        check(
-            r#""balance": {"ring_hash": {"by": "client_ip"}}"#,
-            "`ring_hash` is not supported by this version yet",
-        );
         check(r#""balance": {"p2c_ewma": {}}"#, "has no settings");
-        check(r#""balance": {}"#, "name a balance policy");
-        check(r#""balance": "p2c""#, "unknown variant `p2c`");
-        check(r#""balance": 3"#, "a balance policy");
         check(
             r#""protocol": "auto""#,
             "`auto` is not supported by this version yet",
