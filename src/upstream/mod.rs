@@ -9,6 +9,7 @@ mod client;
 mod connect;
 mod endpoint;
 mod failure;
+pub mod health;
 mod lane;
 mod members;
 mod pool;
