@@ -129,7 +129,7 @@ fn refused(service: &str, code: Code, ends: &HeaderMap) -> String {
         }
         Code::NotFound => format!("{} is not known to the health service", whom(service)),
         code => {
-            let words = ends.get("grpc-message").map(|words| words.as_bytes());
+            let words = ends.get("grpc-message").map(HeaderValue::as_bytes);
             let words = plain(words.unwrap_or_default());
             let words = if words.is_empty() { code.description() } else { &words };
             format!("the gRPC health check answered with status {}: {words}", code as i32)

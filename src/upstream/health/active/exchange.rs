@@ -59,7 +59,7 @@ pub(super) async fn ask(
     let (tasks, given) = Tasks::new();
     beside(given, async {
         let label = place.label();
-        let talk = talk(socket, protocol, request, tasks, label);
+        let talk = Box::pin(talk(socket, protocol, request, tasks, label));
         let (head, body) = deadline.bound("no answer", talk).await??.into_parts();
         let incomplete = "the body of the answer did not end";
         let (body, trailers) = deadline

@@ -82,9 +82,10 @@ pub async fn probe(
 ) -> Result<(), String> {
     let deadline = Deadline::after(settings.timeout());
     let place = Place::new(endpoint, settings.port());
+    // Boxed, as they are large: a watch that waits for its next check must not keep room for them.
     match settings.kind() {
-        Kind::Http(http) => by_http::check(http, protocol, &place, deadline).await,
-        Kind::Grpc(grpc) => by_grpc::check(grpc, &place, deadline).await,
+        Kind::Http(http) => Box::pin(by_http::check(http, protocol, &place, deadline)).await,
+        Kind::Grpc(grpc) => Box::pin(by_grpc::check(grpc, &place, deadline)).await,
         Kind::Tcp(_) => place.connect(deadline).await.map(drop),
     }
 }

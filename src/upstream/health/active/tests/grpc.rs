@@ -103,21 +103,20 @@ fn answer(head: Fields, body: &'static [u8], trailers: Fields) -> Response<Body>
 }
 
 const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
+const LONG: &[u8] = &[0; 70_000];
 const FINE: Fields = &[("grpc-status", "0")];
 
+/// A check of a server that answers so, and the words that come of it.
+async fn case(head: Fields, body: &'static [u8], trailers: Fields, expected: &str) {
+    let endpoint = http2(move |_| answer(head, body, trailers)).await;
+    let words = check(r#"{"grpc": {}}"#, Http2, &endpoint).await;
+    let words = words.err().unwrap_or_default();
+    let length = body.len();
+    assert_eq!(words, expected, "{head:?} {length} bytes {trailers:?}");
+}
+
 #[tokio::test]
-async fn answers_of_any_kind_are_judged() {
-    let case = |head: Fields, body: &'static [u8], trailers: Fields, expected: &'static str| async move {
-        let endpoint = http2(move |_| answer(head, body, trailers)).await;
-        let words = check(r#"{"grpc": {}}"#, Http2, &endpoint).await;
-        let words = words.err().unwrap_or_default();
-        assert_eq!(
-            words,
-            expected,
-            "{head:?} {} bytes {trailers:?}",
-            body.len()
-        );
-    };
+async fn statuses_of_calls_are_told() {
     case(&[], SERVING, FINE, "").await;
     case(
         &[],
@@ -151,6 +150,10 @@ async fn answers_of_any_kind_are_judged() {
         "the gRPC health check answered with status 2: Unknown error",
     )
     .await;
+}
+
+#[tokio::test]
+async fn only_a_message_that_says_so_is_well() {
     case(
         &[],
         &[],
@@ -183,7 +186,7 @@ async fn answers_of_any_kind_are_judged() {
     .await;
     case(
         &[],
-        &[0; 70_000],
+        LONG,
         FINE,
         "the gRPC health check answered with more than 64 KiB",
     )
