@@ -3,7 +3,7 @@
 //! A [`Site`] is what one worker keeps for one endpoint. Each connection is driven by one local
 //! task; it ends with the connection, and the runtime ends it at the latest with the worker.
 
-mod broken;
+pub(super) mod broken;
 mod exchange;
 mod h1;
 mod h2;
