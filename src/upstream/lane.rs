@@ -19,7 +19,7 @@ use crate::base::message::{Request, Response};
 use crate::upstream::balance::{Balancer, Outcome};
 use crate::upstream::client::{OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::{Endpoint, Protocol, Upstream};
 
 /// One worker's way to an upstream.
 ///
@@ -94,10 +94,17 @@ impl Lane {
         let mut random = fastrand::Rng::new();
         let tally = Rc::new(Tally::new(now));
         let members = upstream.members();
-        let site = |number| Rc::new(Site::new(&upstream, number, &tally));
+        let site = |(number, endpoint): (u32, &Endpoint)| {
+            Rc::new(Site::new(
+                &upstream,
+                Arc::new(endpoint.clone()),
+                number,
+                &tally,
+            ))
+        };
         let balance = upstream.settings().balance;
         Rc::new(Self {
-            sites: (0..).take(members.endpoints().len()).map(site).collect(),
+            sites: (0..).zip(members.endpoints()).map(site).collect(),
             balancer: RefCell::new(Balancer::new(
                 balance,
                 members.shares(),

@@ -9,6 +9,7 @@ mod client;
 mod connect;
 mod endpoint;
 mod failure;
+mod idle_limit;
 mod lane;
 mod members;
 mod pool;
