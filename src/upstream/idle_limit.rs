@@ -50,7 +50,7 @@ struct Lesson {
 #[derive(Debug)]
 struct Burst {
     last: Instant,
-    first_idle: Duration,
+    shortest: Duration,
     before: Option<Lesson>,
     /// Set once idle times differ: a restart.
     void: bool,
@@ -73,28 +73,36 @@ impl IdleLimit {
             && now.saturating_duration_since(burst.last) < BURST
         {
             burst.last = now;
-            if !burst.void && !alike(burst.first_idle, idle) {
+            if !alike(burst.shortest, idle) {
                 burst.void = true;
                 self.lesson = burst.before;
             }
+            burst.shortest = burst.shortest.min(idle);
             if burst.void {
                 return;
             }
         } else {
             self.burst = Some(Burst {
                 last: now,
-                first_idle: idle,
+                shortest: idle,
                 before: self.lesson,
                 void: false,
             });
         }
         if idle >= SHORTEST && idle < self.configured {
-            self.learn(idle, now);
+            self.learn(now);
         }
     }
 
-    fn learn(&mut self, idle: Duration, now: Instant) {
-        let before = self.burst.as_ref().and_then(|burst| burst.before);
+    fn learn(&mut self, now: Instant) {
+        let Some(Burst {
+            shortest: idle,
+            before,
+            ..
+        }) = self.burst
+        else {
+            return;
+        };
         let (closes_after, hold) = match before {
             Some(known) if alike(known.closes_after, idle) => (
                 known.closes_after.min(idle),

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::spawn_local;
 
 use super::fake::{OK, PATIENCE, Peer, answer, get, read_head, soon, text, until};
 use crate::upstream::{Lane, SendOptions};
@@ -60,21 +62,40 @@ async fn an_early_close_teaches_to_give_connections_up_before_it() {
 
 #[tokio::test(flavor = "local")]
 async fn a_restart_teaches_nothing() {
-    let (peer, open) = answering_once(OK).await;
+    let (gate, open) = (Rc::new(Notify::new()), Rc::new(RefCell::new(Vec::new())));
+    let (closed, kept) = (Rc::clone(&gate), Rc::clone(&open));
+    let peer = Peer::start(move |_, mut socket| {
+        let (gate, kept) = (Rc::clone(&closed), Rc::clone(&kept));
+        async move {
+            read_head(&mut socket).await.expect("a head");
+            gate.notified().await;
+            socket.write_all(OK.as_bytes()).await.expect("written");
+            kept.borrow_mut().push(socket);
+        }
+    })
+    .await;
     let lane = peer.lane();
+    let requests: Vec<_> = (0..3)
+        .map(|_| {
+            let lane = Rc::clone(&lane);
+            spawn_local(async move { ask(&lane, Duration::ZERO).await })
+        })
+        .collect();
+    until(|| lane.counts().active == 3).await;
     let now = Instant::now();
-    let request = |ago| lane.send(get("/"), SendOptions::new(now - seconds(ago)));
-    // Three at once, so that each has a connection of its own.
-    let (one, two, three) = tokio::join!(request(2.0), request(2.0), request(2.0));
-    for (sent, ago) in [(one, 20.0), (two, 8.0), (three, 2.0)] {
-        let sent = sent.expect("an answer");
+    for (idle, ago) in [(1, 20.0), (2, 8.0), (3, 2.0)] {
         lane.sweep(now - seconds(ago));
-        assert_eq!(text(sent.response).await, "ok");
+        gate.notify_one();
+        until(|| lane.counts().idle == idle).await;
+    }
+    for request in requests {
+        soon(request).await.expect("no panic");
     }
     until(|| lane.counts().idle == 3 && open.borrow().len() == 3).await;
     open.borrow_mut().clear();
     until(|| lane.counts().active + lane.counts().idle == 0).await;
     let now = Instant::now();
+    gate.notify_one();
     ask(&lane, Duration::ZERO).await;
     lane.sweep(now + seconds(54.0));
     assert_eq!(lane.counts().idle, 1);
