@@ -6,7 +6,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+
+use crate::base::seats::Hold;
 
 /// Bytes on their way, with optional trailers at the end.
 #[derive(Default)]
@@ -68,24 +70,6 @@ impl Progress {
 struct Limited {
     inner: Body,
     left: u64,
-}
-
-/// One of a count, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<AtomicU32>);
-
-impl Hold {
-    /// Adds one to the count.
-    pub(crate) fn new(count: &Arc<AtomicU32>) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// What a body failed with, told to someone who does not read it.

@@ -15,6 +15,7 @@ pub mod params;
 pub mod per_worker;
 pub mod problem;
 pub mod report;
+pub(crate) mod seats;
 pub mod socket;
 pub mod source;
 pub(crate) mod suggest;

@@ -157,6 +157,7 @@ fn translate(failure: upstream::Failure) -> Failure {
 pub(crate) fn flag(cause: &Cause) -> Flag {
     match cause {
         Cause::NoEndpoint => Flag::NoHealthyEndpoint,
+        Cause::Overflow => Flag::Overflow,
         Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
         Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
         Cause::Protocol => Flag::UpstreamProtocol,

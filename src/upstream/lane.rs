@@ -15,12 +15,11 @@ use futures_util::future::Either;
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
-use crate::base::key;
 use crate::base::message::{Request, Response};
-use crate::upstream::balance::{Balancer, Candidate, Choice, Outcome};
+use crate::upstream::balance::{Balancer, Outcome};
 use crate::upstream::client::{OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::{Endpoint, Protocol, Upstream};
 
 /// One worker's way to an upstream.
 ///
@@ -95,22 +94,22 @@ impl Lane {
         let mut random = fastrand::Rng::new();
         let tally = Rc::new(Tally::new(now));
         let members = upstream.members();
-        let site = |number| Rc::new(Site::new(&upstream, number, &tally));
-        let label = |number: u32| members.endpoints().get(number as usize).map(|e| &*e.label);
-        let candidate = |(number, weight): (u32, u32)| Candidate {
-            number,
-            weight,
-            hash: key::hash(label(number).unwrap_or_default().as_bytes()),
+        let site = |(number, endpoint): (u32, &Endpoint)| {
+            Rc::new(Site::new(
+                &upstream,
+                Arc::new(endpoint.clone()),
+                number,
+                &tally,
+            ))
         };
-        let candidates: Vec<Candidate> = members.shares().map(candidate).collect();
+        let balance = upstream.settings().balance;
         Rc::new(Self {
-            sites: (0..).take(members.endpoints().len()).map(site).collect(),
+            sites: (0..).zip(members.endpoints()).map(site).collect(),
             balancer: RefCell::new(Balancer::new(
-                &upstream.settings().balance,
-                &candidates,
+                balance,
+                members.shares(),
                 random.u64(..),
                 now,
-                None,
             )),
             random: RefCell::new(random),
             tally,
@@ -197,13 +196,9 @@ impl Lane {
     }
 
     fn pick(&self, options: &SendOptions<'_>) -> Option<(Turn<'_>, &Rc<Site>)> {
-        let choice = Choice {
-            avoid: options.avoid,
-            key: None,
-            random: self.random.borrow_mut().u64(..),
-            now: options.now,
-        };
-        let endpoint = self.balancer.borrow_mut().pick(&choice)?;
+        let random = self.random.borrow_mut().u64(..);
+        let mut balancer = self.balancer.borrow_mut();
+        let endpoint = balancer.pick(options.avoid, random, options.now)?;
         let site = self.sites.get(endpoint as usize)?;
         let turn = Turn {
             lane: self,
