@@ -1,5 +1,6 @@
 //! One try of a request at an upstream, within its limits of time.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -12,7 +13,9 @@ use http::StatusCode;
 use crate::base::body::{BodyError, Progress};
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::message::Request;
+use crate::config::Condition;
 use crate::proxy::failure::Failure;
+use crate::proxy::retry::{self, Ran};
 use crate::telemetry::decision::Flag;
 use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
 
@@ -21,7 +24,16 @@ pub(crate) struct Failed {
     pub failure: Failure,
     /// Which endpoint, if one was chosen.
     pub endpoint: Option<u32>,
+    /// What it is called in a retry policy.
+    pub as_what: Option<Condition>,
+    /// Whether the endpoint can have begun to work on the request.
+    pub ran: Ran,
+    /// The request, where not a byte of it was sent.
+    pub request: Option<Request>,
 }
+
+/// What became of a try.
+pub(crate) type Outcome = Result<Sent, Box<Failed>>;
 
 /// How long a try may take, and what its passing means.
 pub(crate) struct Clock {
@@ -48,8 +60,14 @@ pub(crate) async fn attempt(
     options: SendOptions<'_>,
     mut clock: Clock,
     sweep: &Rc<Sweep>,
-) -> Result<Sent, Failed> {
+) -> Outcome {
     let start = options.now;
+    let own = Cell::new(None);
+    let picked = options.picked.unwrap_or(&own);
+    let options = SendOptions {
+        picked: Some(picked),
+        ..options
+    };
     let mut send = pin!(lane.send(std::mem::take(request), options));
     let outcome = poll_fn(|cx| {
         if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
@@ -60,14 +78,28 @@ pub(crate) async fn attempt(
     .await;
     match outcome {
         Ok(Ok(sent)) => Ok(sent),
-        Ok(Err(failure)) => Err(Failed {
-            endpoint: failure.endpoint,
-            failure: translate(*failure),
-        }),
-        Err(failure) => Err(Failed {
+        Ok(Err(failure)) => Err(Failed::of(*failure)),
+        Err(failure) => Err(Box::new(Failed {
+            as_what: (failure.flag == Flag::UpstreamTimeout).then_some(Condition::Timeout),
             failure,
-            endpoint: None,
-        }),
+            endpoint: picked.get(),
+            ran: Ran::Maybe,
+            request: None,
+        })),
+    }
+}
+
+impl Failed {
+    fn of(mut failure: upstream::Failure) -> Box<Self> {
+        let request = failure.request.take();
+        let never = failure.unprocessed || request.is_some();
+        Box::new(Self {
+            endpoint: failure.endpoint,
+            as_what: retry::condition(&failure.cause),
+            ran: if never { Ran::Never } else { Ran::Maybe },
+            request,
+            failure: translate(failure),
+        })
     }
 }
 
@@ -147,10 +179,18 @@ impl Clock {
 }
 
 fn translate(failure: upstream::Failure) -> Failure {
-    if let Cause::RequestBody(BodyError::Peer(_)) = failure.cause {
-        return Failure::bad_request("the request's body broke off");
+    match failure.cause {
+        Cause::RequestBody(error) => body_failed(error, failure.detail),
+        cause => Failure::of(flag(&cause), failure.detail),
     }
-    Failure::of(flag(&failure.cause), failure.detail)
+}
+
+/// The request's body broke: its sender's fault, or that of our own source.
+pub(crate) fn body_failed(error: BodyError, detail: String) -> Failure {
+    match error {
+        BodyError::Peer(_) => Failure::bad_request("the request's body broke off"),
+        error => Failure::of(flag(&Cause::RequestBody(error)), detail),
+    }
 }
 
 /// Whose fault it was, in the words of logs and metrics.

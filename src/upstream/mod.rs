@@ -5,6 +5,7 @@
 //! on a request's way takes a lock or touches what another worker writes. Routes are not known here.
 
 pub mod balance;
+mod budget;
 mod client;
 mod connect;
 mod endpoint;
@@ -12,6 +13,7 @@ mod failure;
 mod lane;
 mod members;
 mod pool;
+mod quantile;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -19,11 +21,13 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+pub use budget::{Deposit, RetryBudget};
 pub use client::OnInformational;
 pub use endpoint::{Endpoint, EndpointSettings, Target};
 pub use failure::{Cause, Failure};
 pub use lane::{Counts, Lane, SendOptions, Sent};
 pub use members::Members;
+pub use quantile::Latencies;
 pub use settings::{Balance, PoolSettings, Protocol, Settings, Timeouts};
 
 /// A named group of endpoints.
