@@ -282,7 +282,7 @@ mod tests {
         assert!(!replay.is_complete(), "more may come");
         let again = replay.again().expect("all is kept");
         sender.send("second").await.expect("a reader");
-        drop(sender);
+        sender.finish().await.expect("a reader");
         assert_eq!(
             read(again).await.expect("whole"),
             ("first second".into(), false)
@@ -302,7 +302,7 @@ mod tests {
             matches!(frame, Some(Err(BodyError::Source(_)))),
             "{frame:?}"
         );
-        drop(sender);
+        sender.finish().await.expect("a reader");
         assert_eq!(read(again).await.expect("whole"), ("all".into(), false));
     }
 

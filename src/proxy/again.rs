@@ -3,6 +3,7 @@
 //! [`retry`](crate::proxy::retry) decides; here is done what it says.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -155,12 +156,32 @@ impl Tries<'_> {
         (options, clock)
     }
 
+    /// The first attempt.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        exchange: &'a Exchange,
+        request: &mut Request,
+        now: Instant,
+        picked: &'a Cell<Option<u32>>,
+    ) -> impl Future<Output = Outcome> + use<'a> {
+        let (options, clock) = self.prepare(exchange, request, now);
+        let request = std::mem::take(request);
+        attempt(
+            self.lane,
+            request,
+            options,
+            clock,
+            &exchange.local.sweep,
+            picked,
+        )
+    }
+
     /// Tries again as long as that may be, and gives the last attempt's end.
     ///
     /// # Cancel safety
     /// Dropping the future cancels the attempt that is under way; no other begins.
     pub(crate) async fn go_on(
-        &mut self,
+        &self,
         exchange: &mut Exchange,
         mut outcome: Outcome,
     ) -> Result<Sent, Failure> {
@@ -238,8 +259,8 @@ impl Tries<'_> {
             avoid: &tried,
             ..options
         };
-        let sweep = Rc::clone(&exchange.local.sweep);
-        let outcome = attempt(self.lane, &mut request, options, clock, &sweep).await;
+        let (picked, sweep) = (Cell::new(None), &exchange.local.sweep);
+        let outcome = attempt(self.lane, request, options, clock, sweep, &picked).await;
         forward::note_attempt(exchange, &outcome, now);
         outcome
     }

@@ -1,14 +1,15 @@
 //! One try of a request at an upstream, within its limits of time.
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
+use pin_project_lite::pin_project;
 
 use crate::base::body::{BodyError, Progress};
 use crate::base::clock::{Sweep, Timeout};
@@ -50,42 +51,59 @@ pub(crate) struct Clock {
     timer: Option<Timeout>,
 }
 
-/// Sends, and waits for the head of the answer.
+/// Sends, and waits for the head of the answer; the chosen endpoint is noted in `picked` before.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the try: the upstream sees its connection or stream end.
-pub(crate) async fn attempt(
-    lane: &Rc<Lane>,
-    request: &mut Request,
-    options: SendOptions<'_>,
-    mut clock: Clock,
-    sweep: &Rc<Sweep>,
-) -> Outcome {
-    let start = options.now;
-    let own = Cell::new(None);
-    let picked = options.picked.unwrap_or(&own);
-    let options = SendOptions {
-        picked: Some(picked),
-        ..options
-    };
-    let mut send = pin!(lane.send(std::mem::take(request), options));
-    let outcome = poll_fn(|cx| {
-        if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
-            return Poll::Ready(Ok(outcome));
+pub(crate) fn attempt<'a>(
+    lane: &'a Rc<Lane>,
+    request: Request,
+    mut options: SendOptions<'a>,
+    clock: Clock,
+    sweep: &'a Rc<Sweep>,
+    picked: &'a Cell<Option<u32>>,
+) -> impl Future<Output = Outcome> + use<'a> {
+    options.picked = Some(picked);
+    Attempt {
+        start: options.now,
+        send: lane.send(request, options),
+        clock,
+        sweep,
+        picked,
+    }
+}
+
+pin_project! {
+    /// A try under way. A future by hand, for an `async` block would keep what it is made of twice.
+    struct Attempt<'a, F> {
+        #[pin]
+        send: F,
+        start: Instant,
+        clock: Clock,
+        sweep: &'a Rc<Sweep>,
+        picked: &'a Cell<Option<u32>>,
+    }
+}
+
+impl<F> Future for Attempt<'_, F>
+where
+    F: Future<Output = Result<Sent, Box<upstream::Failure>>>,
+{
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let this = self.project();
+        if let Poll::Ready(outcome) = this.send.poll(cx) {
+            return Poll::Ready(outcome.map_err(|failure| Failed::of(*failure)));
         }
-        clock.poll(sweep, start, cx).map(Err)
-    })
-    .await;
-    match outcome {
-        Ok(Ok(sent)) => Ok(sent),
-        Ok(Err(failure)) => Err(Failed::of(*failure)),
-        Err(failure) => Err(Box::new(Failed {
+        let failure = ready!(this.clock.poll(this.sweep, *this.start, cx));
+        Poll::Ready(Err(Box::new(Failed {
             as_what: (failure.flag == Flag::UpstreamTimeout).then_some(Condition::Timeout),
             failure,
-            endpoint: picked.get(),
+            endpoint: this.picked.get(),
             ran: Ran::Maybe,
             request: None,
-        })),
+        })))
     }
 }
 

@@ -1,5 +1,6 @@
 //! From the end of the chain to whoever answers: a handler, or an endpoint of an upstream.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::future::LocalBoxFuture;
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
@@ -18,7 +20,7 @@ use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
 use crate::proxy::admit::Wish;
 use crate::proxy::again::{self, Tries};
-use crate::proxy::attempt::{Outcome, attempt};
+use crate::proxy::attempt::Outcome;
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
 use crate::proxy::hedge;
@@ -164,35 +166,76 @@ async fn send(
         Wish::Plain => retry::nature(request.head.method(), policy),
         _ => Nature::LeavesHttp,
     };
-    let idle = idle(exchange, &route.timeouts);
-    let mut tries = Tries {
+    let tries = Tries {
         lane,
         route,
         nature,
-        idle,
+        idle: idle(exchange, &route.timeouts),
         spare: again::keep(request, route, nature),
     };
-    let outcome = if hedge::is_for(&tries) {
-        Box::pin(hedge::send(exchange, request, &tries, now)).await
-    } else {
-        let (options, clock) = tries.prepare(exchange, request, now);
-        let outcome = attempt(lane, request, options, clock, &exchange.local.sweep).await;
+    if hedge::is_for(&tries) {
+        return Box::pin(hedged(exchange, request, tries, now)).await;
+    }
+    // What an attempt leaves behind is large: it must not stand in this future beside the next.
+    let again = {
+        let picked = Cell::new(None);
+        let outcome = tries.begin(exchange, request, now, &picked).await;
         note_attempt(exchange, &outcome, now);
-        outcome
+        match outcome {
+            Ok(sent) if again::is_good(route, &sent) => {
+                return answered(exchange, Ok(sent), client, &tries, now);
+            }
+            outcome => go_on(exchange, outcome, client, tries, now),
+        }
     };
-    let sent = match outcome {
-        Ok(sent) if again::is_good(route, &sent) => Ok(sent),
-        outcome => Box::pin(tries.go_on(exchange, outcome)).await,
+    again.await
+}
+
+/// Everything after the first attempt.
+fn go_on<'a>(
+    exchange: &'a mut Exchange,
+    outcome: Outcome,
+    client: Option<Upgrade>,
+    tries: Tries<'a>,
+    start: Instant,
+) -> LocalBoxFuture<'a, Result<Response, Failure>> {
+    Box::pin(async move {
+        let sent = tries.go_on(exchange, outcome).await;
+        answered(exchange, sent, client, &tries, start)
+    })
+}
+
+/// The same for a request that asks several endpoints; it never leaves HTTP.
+async fn hedged(
+    exchange: &mut Exchange,
+    request: &mut Request,
+    tries: Tries<'_>,
+    start: Instant,
+) -> Result<Response, Failure> {
+    let sent = match hedge::send(exchange, request, &tries, start).await {
+        Ok(sent) if again::is_good(tries.route, &sent) => Ok(sent),
+        outcome => tries.go_on(exchange, outcome).await,
     };
+    answered(exchange, sent, None, &tries, start)
+}
+
+/// What the last attempt's end means for the client.
+fn answered(
+    exchange: &mut Exchange,
+    sent: Result<Sent, Failure>,
+    client: Option<Upgrade>,
+    tries: &Tries<'_>,
+    start: Instant,
+) -> Result<Response, Failure> {
     match sent {
         Ok(sent) => {
-            exchange.waited = sent.at.saturating_duration_since(now);
+            exchange.waited = sent.at.saturating_duration_since(start);
             exchange.came = Some(sent.at);
-            exchange.limits.idle = idle;
-            answer_of(exchange, sent, client, &route.timeouts)
+            exchange.limits.idle = tries.idle;
+            answer_of(exchange, sent, client, &tries.route.timeouts)
         }
         Err(failure) => {
-            exchange.waited = now.elapsed();
+            exchange.waited = start.elapsed();
             Err(failure)
         }
     }

@@ -161,10 +161,9 @@ impl<'a> Race<'a> {
         self.running.push(Box::pin(async move {
             let options = SendOptions {
                 avoid: &avoid,
-                picked: Some(&endpoint),
                 ..options
             };
-            let outcome = attempt(lane, &mut request, options, clock, &sweep).await;
+            let outcome = attempt(lane, request, options, clock, &sweep, &endpoint).await;
             (number, outcome)
         }));
     }
