@@ -47,6 +47,8 @@ pub(crate) struct Exchange {
     pub answered: Option<Instant>,
     /// Middlewares stand around the backend, and may have taken their time.
     pub hooked: bool,
+    /// Every attempt failed, and what the upstream said to the last one was passed on.
+    pub exhausted: bool,
     pub decision: Decision,
     /// What middlewares keep from one hook to the other.
     pub kept: http::Extensions,
@@ -113,6 +115,7 @@ impl Exchange {
             came: None,
             answered: None,
             hooked: false,
+            exhausted: false,
             decision: Decision::default(),
             kept: http::Extensions::new(),
             version: head.version(),
@@ -203,6 +206,14 @@ impl Exchange {
             self.decision.fail(
                 Flag::ClientLeft,
                 "the client left before the head of the answer",
+            );
+        }
+        if self.exhausted {
+            // Only now: the answer is the upstream's own, which nobody here was to put into words.
+            let attempts = self.decision.attempts.len();
+            self.decision.fail(
+                Flag::RetriesExhausted,
+                format!("none of {attempts} attempts succeeded; the last answer was passed on"),
             );
         }
         let took = now.saturating_duration_since(self.started);

@@ -4,16 +4,19 @@
 //! pure functions of the request's head and the snapshot; what is done is thin.
 
 mod admit;
+mod again;
 mod attempt;
 mod calls;
 mod context;
 mod decide;
 mod failure;
 mod forward;
+mod hedge;
 mod inform;
 mod local;
 mod present;
 mod reply;
+mod retry;
 mod upgrade;
 
 pub use local::{Entered, Local, Origin, Wire};
@@ -80,8 +83,8 @@ async fn answer(
         (Some(response), _) => Ok(*response),
         (None, Err(failure)) => Err(failure),
         (None, Ok((wish, route, backend))) => {
-            let timeouts = &view.snapshot.route(route).timeouts;
-            forward::forward(exchange, request, wish, backend, timeouts).await
+            let route = view.snapshot.route(route);
+            forward::forward(exchange, request, wish, backend, route).await
         }
     };
     let mut response = outcome.unwrap_or_else(|failure| reply::of(exchange, failure));

@@ -231,6 +231,8 @@ impl Run<'_> {
                 attempt: route.timeouts.attempt,
                 idle: route.timeouts.idle,
             },
+            retry: route.retry.clone().map(Box::new),
+            hedge: route.hedge.map(Box::new),
             series,
             answers,
             fingerprint: route.fingerprint,

@@ -18,6 +18,7 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::base::address::Address;
+use crate::config::{Hedge, Retry};
 use crate::handler::Handler;
 use crate::middleware::Chain;
 use crate::routing::Table;
@@ -101,6 +102,10 @@ pub struct Route {
     pub backends: Backends,
     /// Limits of time.
     pub timeouts: Timeouts,
+    /// When a request is tried again; none: [`Retry::DEFAULT`].
+    pub retry: Option<Box<Retry>>,
+    /// When a second endpoint is asked; none: never.
+    pub hedge: Option<Box<Hedge>>,
     /// Equal for equal sections of the configuration.
     pub fingerprint: u64,
     /// Counts its requests: one for each listener of the snapshot that serves it.

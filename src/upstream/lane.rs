@@ -19,7 +19,7 @@ use crate::base::message::{Request, Response};
 use crate::upstream::balance::{Balancer, Outcome};
 use crate::upstream::client::{OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::{Endpoint, Protocol, Upstream};
+use crate::upstream::{Latencies, Protocol, RetryBudget, Upstream};
 
 /// One worker's way to an upstream.
 ///
@@ -35,6 +35,10 @@ pub struct Lane {
     told: Cell<(u64, u64)>,
     /// How many more requests listen for informational responses without a reason to.
     listens: Cell<u8>,
+    /// What retries may cost.
+    budget: RefCell<RetryBudget>,
+    /// Told by routes that hedge.
+    latencies: RefCell<Latencies>,
 }
 
 /// How to send one request.
@@ -45,6 +49,8 @@ pub struct SendOptions<'a> {
     pub avoid: &'a [u32],
     /// Called for each informational answer (1xx but 101); HTTP/1.1 only.
     pub on_informational: Option<OnInformational>,
+    /// Where the chosen endpoint is noted, for a caller who may not wait for the end.
+    pub picked: Option<&'a Cell<Option<u32>>>,
 }
 
 /// An answer, and who gave it.
@@ -80,6 +86,7 @@ impl SendOptions<'_> {
             now,
             avoid: &[],
             on_informational: None,
+            picked: None,
         }
     }
 }
@@ -94,17 +101,10 @@ impl Lane {
         let mut random = fastrand::Rng::new();
         let tally = Rc::new(Tally::new(now));
         let members = upstream.members();
-        let site = |(number, endpoint): (u32, &Endpoint)| {
-            Rc::new(Site::new(
-                &upstream,
-                Arc::new(endpoint.clone()),
-                number,
-                &tally,
-            ))
-        };
+        let site = |number| Rc::new(Site::new(&upstream, number, &tally));
         let balance = upstream.settings().balance;
         Rc::new(Self {
-            sites: (0..).zip(members.endpoints()).map(site).collect(),
+            sites: (0..).take(members.endpoints().len()).map(site).collect(),
             balancer: RefCell::new(Balancer::new(
                 balance,
                 members.shares(),
@@ -115,6 +115,8 @@ impl Lane {
             tally,
             told: Cell::default(),
             listens: Cell::new(LISTENS),
+            budget: RefCell::new(RetryBudget::new(now)),
+            latencies: RefCell::default(),
             upstream,
         })
     }
@@ -122,6 +124,16 @@ impl Lane {
     /// Whom it leads to.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
+    }
+
+    /// What retries may cost.
+    pub fn budget(&self) -> &RefCell<RetryBudget> {
+        &self.budget
+    }
+
+    /// How long answers take lately, where a route wants to know.
+    pub fn latencies(&self) -> &RefCell<Latencies> {
+        &self.latencies
     }
 
     /// Sends a request to an endpoint of the balancer's choice.
@@ -200,6 +212,9 @@ impl Lane {
         let mut balancer = self.balancer.borrow_mut();
         let endpoint = balancer.pick(options.avoid, random, options.now)?;
         let site = self.sites.get(endpoint as usize)?;
+        if let Some(picked) = options.picked {
+            picked.set(Some(endpoint));
+        }
         let turn = Turn {
             lane: self,
             site,

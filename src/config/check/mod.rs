@@ -6,6 +6,7 @@ mod backend;
 mod chain;
 mod listener;
 mod names;
+mod retry;
 mod route;
 
 use std::collections::{BTreeMap, HashMap};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chain::Owner;
-use super::{House, backend, combine};
+use super::{House, backend, combine, retry as again};
 use crate::base::problem::{Problem, Spanned};
 use crate::config::de::Held;
 use crate::config::raw;
@@ -21,6 +21,8 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         upstream,
         backends,
         timeouts,
+        retry,
+        hedge,
     } = item.value;
     let text = name.value.0;
     let place = format!("routes/{text}");
@@ -35,7 +37,16 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
     let timeouts = settle_timeouts(&timeouts, house);
     let middlewares = house.chains.flatten(&Owner::Place(&place), middlewares);
     let backends = backend::settle((&text, name.span), (handler, upstream, backends), house);
+    let spans = [
+        ("retry", retry.as_ref().map(|section| section.span)),
+        ("hedge", hedge.as_ref().map(|section| section.span)),
+    ];
+    let (retry, hedge) = (
+        again::settle_retry(retry, house),
+        again::settle_hedge(hedge),
+    );
     let (middlewares, backends) = (middlewares?, backends?);
+    again::check_used(spans, &backends, house);
     let steps = backends.iter().flat_map(|backend| &backend.middlewares);
     for step in middlewares.iter().chain(steps) {
         check_params(step, &matches.value.0, house);
@@ -52,6 +63,8 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         middlewares,
         backends,
         timeouts,
+        retry,
+        hedge,
         span: name.span,
         fingerprint,
     })

@@ -3,6 +3,7 @@
 //! Nothing here knows of anything else in the file: names are looked up by `check`.
 
 mod listener;
+mod retry;
 mod route;
 mod shared;
 mod telemetry;
@@ -20,6 +21,8 @@ use serde_json::{Map, Value};
 
 pub use self::listener::Protocol;
 pub(crate) use self::listener::{Limits, Listener};
+pub use self::retry::{After, Condition};
+pub(crate) use self::retry::{Hedge, Retry};
 pub(crate) use self::route::{Backend, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;

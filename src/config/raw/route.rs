@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ItemName, NameOr, Step, Timeout};
+use super::{Hedge, ItemName, NameOr, Retry, Step, Timeout};
 use crate::base::problem::Spanned;
 use crate::base::values::OneOrMany;
 use crate::config::de::{Held, tried};
@@ -39,6 +39,14 @@ pub(crate) struct Route {
     /// How long things may take.
     #[serde(default, deserialize_with = "tried::field")]
     pub(crate) timeouts: Timeouts,
+    /// When a request is tried again, and at which other endpoint. Default: only where it is certain
+    /// that no endpoint began to work on it, at most twice more.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) retry: Option<Spanned<Retry>>,
+    /// Ask a second endpoint when the first is slow, and take the answer that comes first. Default:
+    /// never.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) hedge: Option<Spanned<Hedge>>,
 }
 
 /// Where a share of the requests goes. It has one of `upstream`, `handler`.
