@@ -165,9 +165,14 @@ impl Body {
         }
     }
 
-    /// True if it can fail with [`BodyError::TooLarge`].
+    /// True if it may be one that can fail with [`BodyError::TooLarge`].
     pub(crate) fn has_limit(&self) -> bool {
-        matches!(self.0, Kind::Limited(_))
+        match &self.0 {
+            // What is inside of a stream cannot be seen.
+            Kind::Limited(_) | Kind::Stream(_) => true,
+            Kind::Counted(counted) => counted.inner.has_limit(),
+            _ => false,
+        }
     }
 
     /// The same body, with its failure told to the second value as well.

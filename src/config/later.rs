@@ -10,7 +10,7 @@ const KEYS: &[(&str, &[&str])] = &[
         "listeners",
         &["tls", "proxy_protocol", "original_destination"],
     ),
-    ("routes", &["retry", "mirror", "hedge", "split_by"]),
+    ("routes", &["retry", "hedge"]),
 ];
 
 /// True if the items of a section will have that key.

@@ -21,6 +21,7 @@ use crate::proxy::attempt::{self, Clock};
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
 use crate::proxy::inform;
+use crate::proxy::mirror;
 use crate::proxy::upgrade::Switch;
 use crate::snapshot::{Backend, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
@@ -42,6 +43,7 @@ pub(crate) async fn forward(
     if idle(exchange, timeouts).is_some() || exchange.view.snapshot.access_log.is_on() {
         exchange.received = count_body(request);
     }
+    mirror::copy(exchange, request, wish);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));

@@ -4,6 +4,7 @@
 //! Each worker has a [`Lane`] to it, with connections and balancer state of its own, so that nothing
 //! on a request's way takes a lock or touches what another worker writes. Routes are not known here.
 
+pub mod affinity;
 pub mod balance;
 mod client;
 mod connect;

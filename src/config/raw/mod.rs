@@ -20,10 +20,11 @@ use serde_json::{Map, Value};
 
 pub use self::listener::Protocol;
 pub(crate) use self::listener::{Limits, Listener};
-pub(crate) use self::route::{Backend, Route, Timeouts};
+pub(crate) use self::route::{Backend, Mirror, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;
 use crate::base::address::Address;
+use crate::base::pressure::Shedding;
 use crate::base::problem::Spanned;
 use crate::base::values::{OneOrMany, Period};
 use crate::config::de::Held;
@@ -78,6 +79,9 @@ pub(crate) struct Runtime {
     pub(crate) drain: Period,
     /// Where the history of applied configurations is kept. Default: in memory only.
     pub(crate) state_dir: Option<PathBuf>,
+    /// When requests are refused to keep the process within the limits of its cgroup, by the
+    /// `priority` of their routes: `off`, or shares of its limits. Default `{memory: 90%, cpu: off}`.
+    pub(crate) shedding: Shedding,
 }
 
 impl Default for Runtime {
@@ -86,6 +90,7 @@ impl Default for Runtime {
             workers: Workers::Auto,
             drain: Period(Duration::from_secs(25)),
             state_dir: None,
+            shedding: Shedding::default(),
         }
     }
 }
