@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::overview::Overview;
 use crate::admin::{self, Door};
+use crate::app::pressure::Sampler;
 use crate::app::reload::{self, Candidate, Read, Rejected};
 use crate::app::status::Board;
 use crate::app::watch::Watcher;
@@ -80,6 +81,7 @@ struct Control<'a> {
     fixed: Fixed,
     drain: Duration,
     doors: Doors,
+    sampler: Sampler,
     stop: watch::Sender<bool>,
     answering: tokio::task::JoinSet<()>,
 }
@@ -143,9 +145,12 @@ impl<'a> Control<'a> {
         reload::log_warnings(&warnings, &sources);
         metrics.configure(&config.telemetry.metrics);
         let published = Arc::new(Published::new(builder.keep(built)));
+        let sampler = Sampler::start(options.system.as_deref(), config.runtime.shedding);
+        metrics.feel(Arc::clone(sampler.gauge()));
         let common = Common {
             published: Arc::clone(&published),
             lifecycle: Arc::clone(&lifecycle),
+            pressure: Arc::clone(sampler.gauge()),
             blocking: Pool::new(BLOCKING.0, BLOCKING.1),
         };
         let server =
@@ -171,6 +176,7 @@ impl<'a> Control<'a> {
             fixed: Fixed::of(&config),
             drain: config.runtime.drain,
             doors: options.doors,
+            sampler,
             stop: watch::Sender::new(false),
             answering: tokio::task::JoinSet::new(),
         };
@@ -365,6 +371,7 @@ impl<'a> Control<'a> {
         }
         self.metrics.configure(&config.telemetry.metrics);
         self.drain = config.runtime.drain;
+        self.sampler.configure(config.runtime.shedding);
         let old = self.published.load();
         self.published.publish(self.builder.keep(built));
         let new = self.published.load();

@@ -149,10 +149,11 @@ impl Body {
         }
     }
 
-    /// True if it can fail with [`BodyError::TooLarge`].
+    /// True if it may be one that can fail with [`BodyError::TooLarge`].
     pub(crate) fn has_limit(&self) -> bool {
         match &self.0 {
-            Kind::Limited(_) => true,
+            // What is inside of a stream cannot be seen.
+            Kind::Limited(_) | Kind::Stream(_) => true,
             Kind::Counted(counted) => counted.inner.has_limit(),
             _ => false,
         }

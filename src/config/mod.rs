@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub use self::schema::schema;
 pub use self::types::{
-    Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Protocol,
+    Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
     Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Test, Timeouts, Upstream, Workers,
 };
 use crate::base::problem::{Problem, Severity};

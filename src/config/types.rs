@@ -13,6 +13,8 @@ use ipnet::IpNet;
 
 pub use super::raw::{After, Condition, Protocol, Test, Workers};
 use crate::base::address::Address;
+use crate::base::key::KeySource;
+use crate::base::pressure::{Priority, Shedding};
 use crate::base::problem::{Span, Spanned};
 use crate::routing::matcher::Match;
 use crate::telemetry::{access_log, metrics};
@@ -41,7 +43,7 @@ pub struct Config {
 }
 
 /// Threads, shutdown, where state is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Runtime {
     /// How many threads serve traffic.
     pub workers: Workers,
@@ -49,6 +51,8 @@ pub struct Runtime {
     pub drain: Duration,
     /// Where the history of applied configurations is kept; none: in memory only.
     pub state_dir: Option<PathBuf>,
+    /// When requests are refused to keep the process within its limits.
+    pub shedding: Shedding,
 }
 
 /// The port for operators.
@@ -131,6 +135,12 @@ pub struct Route {
     pub middlewares: Vec<Arc<Step>>,
     /// Where it sends; at least one.
     pub backends: Vec<Backend>,
+    /// What decides which of them takes a request; none: chance.
+    pub split_by: Option<KeySource>,
+    /// Who gets copies of its requests.
+    pub mirrors: Vec<Mirror>,
+    /// What its requests are worth when not all can be served.
+    pub priority: Priority,
     /// How long things may take.
     pub timeouts: Timeouts,
     /// When a request is tried again; none: [`Retry::DEFAULT`].
@@ -152,6 +162,15 @@ pub struct Backend {
     pub weight: u32,
     /// Steps for this backend alone, after those of the route.
     pub middlewares: Vec<Arc<Step>>,
+}
+
+/// Who gets copies of a route's requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// The name of the upstream; [`Config::upstreams`] has it.
+    pub upstream: Arc<str>,
+    /// The share of the requests that it gets, from 0 to 1.
+    pub share: f64,
 }
 
 /// Who answers.

@@ -25,6 +25,7 @@ use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
 use crate::proxy::hedge;
 use crate::proxy::retry::{self, Nature};
+use crate::proxy::mirror;
 use crate::proxy::upgrade::Switch;
 use crate::snapshot::{Backend, Route, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
@@ -47,6 +48,7 @@ pub(crate) async fn forward(
     if idle(exchange, timeouts).is_some() || exchange.view.snapshot.access_log.is_on() {
         exchange.received = count_body(request);
     }
+    mirror::copy(exchange, request, wish);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));

@@ -12,7 +12,8 @@ use crate::handler::{Handler, Registry};
 use crate::middleware::{Chain, Middleware, Natives};
 use crate::routing::Table;
 use crate::snapshot::{
-    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
+    Backend, Backends, Limits, Listener, Mirror, Route, Snapshot, Split, Timeouts, To, Upstream,
+    tables,
 };
 use crate::telemetry::access_log::{self, AccessLog};
 use crate::telemetry::metrics::{EndpointState, Metrics, NO_ROUTE};
@@ -226,6 +227,9 @@ impl Run<'_> {
             name: Arc::clone(&route.name),
             chain: self.chain(&route.name, &route.middlewares),
             backends: Backends::new(backends),
+            split: split(route).map(Box::new),
+            mirrors: mirrors(route, upstreams),
+            priority: route.priority,
             timeouts: Timeouts {
                 request: route.timeouts.request,
                 attempt: route.timeouts.attempt,
@@ -325,6 +329,26 @@ impl Run<'_> {
         self.kept.access_log = Some((settings.clone(), Arc::clone(&log)));
         Some(log)
     }
+}
+
+/// The split of a route whose requests stay where their key says.
+fn split(route: &config::Route) -> Option<Split> {
+    let by = route.split_by.clone()?;
+    let backends = route.backends.iter().map(|backend| {
+        let name = match &backend.target {
+            config::Target::Upstream(name) => name,
+            config::Target::Handler(handler) => &handler.id,
+        };
+        (&**name, backend.weight)
+    });
+    Some(Split::new(by, backends))
+}
+
+fn mirrors(route: &config::Route, upstreams: &HashMap<Arc<str>, usize>) -> Box<[Mirror]> {
+    let mirrors = route.mirrors.iter();
+    mirrors
+        .filter_map(|mirror| Some(Mirror::new(*upstreams.get(&mirror.upstream)?, mirror.share)))
+        .collect()
 }
 
 fn limits(listener: &config::Listener) -> Limits {

@@ -262,6 +262,7 @@ fn settle_runtime(runtime: raw::Runtime) -> Runtime {
         workers: runtime.workers,
         drain: runtime.drain.0,
         state_dir: runtime.state_dir,
+        shedding: runtime.shedding,
     }
 }
 

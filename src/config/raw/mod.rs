@@ -23,10 +23,11 @@ pub use self::listener::Protocol;
 pub(crate) use self::listener::{Limits, Listener};
 pub use self::retry::{After, Condition};
 pub(crate) use self::retry::{Hedge, Retry};
-pub(crate) use self::route::{Backend, Route, Timeouts};
+pub(crate) use self::route::{Backend, Mirror, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;
 use crate::base::address::Address;
+use crate::base::pressure::Shedding;
 use crate::base::problem::Spanned;
 use crate::base::values::{OneOrMany, Period};
 use crate::config::de::Held;
@@ -81,6 +82,9 @@ pub(crate) struct Runtime {
     pub(crate) drain: Period,
     /// Where the history of applied configurations is kept. Default: in memory only.
     pub(crate) state_dir: Option<PathBuf>,
+    /// When requests are refused to keep the process within the limits of its cgroup, by the
+    /// `priority` of their routes: `off`, or shares of its limits. Default `{memory: 90%, cpu: off}`.
+    pub(crate) shedding: Shedding,
 }
 
 impl Default for Runtime {
@@ -89,6 +93,7 @@ impl Default for Runtime {
             workers: Workers::Auto,
             drain: Period(Duration::from_secs(25)),
             state_dir: None,
+            shedding: Shedding::default(),
         }
     }
 }
