@@ -90,40 +90,43 @@ impl Pooled for Connection {
 }
 
 /// Sends a request on a pooled connection, or on a new one.
-pub(super) fn send<'a>(
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+pub(super) fn send(
+    site: Rc<Site>,
     request: Request,
     on_informational: Option<OnInformational>,
-) -> impl Future<Output = Result<Response, Box<Failure>>> + use<'a> {
-    match take(site, pool) {
-        Some(connection) => Exchange::new(start(site, pool, connection, request, on_informational)),
+) -> impl Future<Output = Result<Response, Box<Failure>>> + use<> {
+    match take(&site) {
+        Some(connection) => Exchange::new(start(site, connection, request, on_informational)),
         None => Exchange::Anew {
-            sending: Box::pin(send_anew(site, pool, request, on_informational)),
+            sending: Box::pin(send_anew(site, request, on_informational)),
         },
     }
 }
 
 /// The same after the first pooled connection turned out to be dead, or there was none.
 async fn send_anew(
-    site: &Rc<Site>,
-    pool: &Pool<Connection>,
+    site: Rc<Site>,
     mut request: Request,
     mut on_informational: Option<OnInformational>,
 ) -> Result<Response, Box<Failure>> {
     let mut tries = 1;
     loop {
         let found = if tries < STALE_TRIES {
-            connection(site, pool).await
+            connection(&site).await
         } else {
-            open(site).await
+            open(&site).await
         };
         let connection = match found {
             Ok(connection) => connection,
             Err(failure) => return Err(failure.with_request(request)),
         };
         let fresh = !connection.link.answered.get();
-        let (answer, sent) = start(site, pool, connection, request, on_informational.take());
+        let (answer, sent) = start(
+            Rc::clone(&site),
+            connection,
+            request,
+            on_informational.take(),
+        );
         request = match answer.await {
             Ok(response) => return sent.answered(response),
             Err(error) if fresh => return Err(sent.failed(error)),
@@ -135,34 +138,43 @@ async fn send_anew(
 
 /// A connection to send on: one that is idle, a new one, or the first that becomes free where no new
 /// one may be made.
-async fn connection(site: &Rc<Site>, pool: &Pool<Connection>) -> Result<Connection, Box<Failure>> {
-    if let Some(connection) = take(site, pool) {
+async fn connection(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
+    if let Some(connection) = take(site) {
         return Ok(connection);
     }
     open(site).await
 }
 
 /// A connection that was idle, and not for too long.
-fn take(site: &Site, pool: &Pool<Connection>) -> Option<Connection> {
+fn take(site: &Site) -> Option<Connection> {
+    let pool = pool(site)?;
     pool.take(site.tally.now.get(), site.idle_at_most.get())
 }
 
+fn pool(site: &Site) -> Option<&Pool<Connection>> {
+    match &site.connections {
+        Connections::Http1(pool) => Some(pool),
+        Connections::Http2(_) => None,
+    }
+}
+
 /// Keeps a connection for the next request.
-fn put(site: &Site, pool: &Pool<Connection>, connection: Connection) {
-    pool.put(connection, site.tally.now.get());
-    site.came_back();
+fn put(site: &Site, connection: Connection) {
+    if let Some(pool) = pool(site) {
+        pool.put(connection, site.tally.now.get());
+        site.came_back();
+    }
 }
 
 /// Hands a request to its connection.
-fn start<'a>(
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+fn start(
+    site: Rc<Site>,
     mut connection: Connection,
     mut request: Request,
     on_informational: Option<OnInformational>,
 ) -> (
     impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
-    InFlight<'a>,
+    InFlight,
 ) {
     let upgrade = request.head.headers.contains(header::UPGRADE);
     let aside = wire::Aside::take(&mut request.head);
@@ -175,7 +187,6 @@ fn start<'a>(
     let answer = connection.sender.try_send_request(message);
     let sent = InFlight {
         site,
-        pool,
         aside,
         written: connection.link.traffic.written(),
         upgrade,
@@ -185,9 +196,8 @@ fn start<'a>(
 }
 
 /// What a request leaves behind when it was handed to its connection.
-struct InFlight<'a> {
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+struct InFlight {
+    site: Rc<Site>,
     connection: Connection,
     aside: wire::Aside,
     /// What had been written before it.
@@ -196,7 +206,7 @@ struct InFlight<'a> {
     upgrade: bool,
 }
 
-impl<'a> Sent<'a> for InFlight<'a> {
+impl Sent for InFlight {
     fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         if !self.connection.link.answered.replace(true) {
@@ -210,7 +220,7 @@ impl<'a> Sent<'a> for InFlight<'a> {
             return Ok(response);
         }
         if self.connection.sender.is_ready() {
-            put(self.site, self.pool, self.connection);
+            put(&self.site, self.connection);
         } else {
             let Connection { sender, link } = self.connection;
             link.parked.set(Some(sender));
@@ -218,14 +228,14 @@ impl<'a> Sent<'a> for InFlight<'a> {
         Ok(response)
     }
 
-    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>> {
-        let (site, pool) = (self.site, self.pool);
+    fn unanswered(self, error: Unanswered) -> Result<Anew, Box<Failure>> {
+        let site = Rc::clone(&self.site);
         let request = self.unsent(error)?;
-        Ok(Box::pin(send_anew(site, pool, request, None)))
+        Ok(Box::pin(send_anew(site, request, None)))
     }
 }
 
-impl InFlight<'_> {
+impl InFlight {
     /// The request, if hyper had not begun to write it: the connection was closed between two
     /// requests, which is nobody's fault.
     fn unsent(self, mut error: Unanswered) -> Result<Request, Box<Failure>> {
@@ -279,9 +289,7 @@ enum Free {
 }
 
 fn free(site: &Rc<Site>) -> Option<Free> {
-    if let Connections::Http1(pool) = &site.connections
-        && let Some(connection) = take(site, pool)
-    {
+    if let Some(connection) = take(site) {
         return Some(Free::Connection(connection));
     }
     site.permit().ok().map(Free::Permit)

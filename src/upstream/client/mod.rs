@@ -159,15 +159,13 @@ impl Site {
     }
 
     pub(super) fn send(
-        self: &Rc<Self>,
+        self: Rc<Self>,
         request: Request,
         on_informational: Option<OnInformational>,
-    ) -> impl Future<Output = Result<Response, Box<Failure>>> {
-        match &self.connections {
-            Connections::Http1(pool) => {
-                Either::Left(h1::send(self, pool, request, on_informational))
-            }
-            Connections::Http2(shared) => Either::Right(h2::send(self, shared, request)),
+    ) -> impl Future<Output = Result<Response, Box<Failure>>> + use<> {
+        match self.connections {
+            Connections::Http1(_) => Either::Left(h1::send(self, request, on_informational)),
+            Connections::Http2(_) => Either::Right(h2::send(self, request)),
         }
     }
 

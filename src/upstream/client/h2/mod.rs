@@ -22,6 +22,7 @@ use crate::base::seats::Hold;
 use crate::upstream::client::exchange::{Anew, Exchange, Sent};
 use crate::upstream::client::{Site, Unanswered, wire};
 use crate::upstream::failure::{Cause, Failure};
+use crate::upstream::client::Connections;
 use connection::Connection;
 pub(super) use shared::Shared;
 
@@ -32,32 +33,30 @@ const TRIES: u32 = 3;
 const SILENCE: Duration = Duration::from_millis(500);
 
 /// Sends a request as one more stream.
-pub(super) fn send<'a>(
-    site: &'a Rc<Site>,
-    shared: &'a Shared,
+pub(super) fn send(
+    site: Rc<Site>,
     request: Request,
-) -> impl Future<Output = Result<Response, Box<Failure>>> + use<'a> {
-    match shared.take(site) {
-        Some(connection) => Exchange::new(start(site, shared, connection, request)),
+) -> impl Future<Output = Result<Response, Box<Failure>>> + use<> {
+    match shared(&site).and_then(|shared| shared.take(&site)) {
+        Some(connection) => Exchange::new(start(site, connection, request)),
         None => Exchange::Anew {
-            sending: Box::pin(send_anew(site, shared, request)),
+            sending: Box::pin(send_anew(site, request)),
         },
     }
 }
 
 /// The same after the first connection turned out to be dead, or there was none.
 async fn send_anew(
-    site: &Rc<Site>,
-    shared: &Shared,
+    site: Rc<Site>,
     mut request: Request,
 ) -> Result<Response, Box<Failure>> {
     let mut tries = 1;
     loop {
-        let connection = match shared.find(site).await {
+        let connection = match find(&site).await {
             Ok(connection) => connection,
             Err(failure) => return Err(failure.with_request(request)),
         };
-        let (answer, sent) = start(site, shared, connection, request);
+        let (answer, sent) = start(Rc::clone(&site), connection, request);
         request = match answer.await {
             Ok(response) => return sent.answered(response),
             Err(error) => {
@@ -76,15 +75,29 @@ async fn send_anew(
     }
 }
 
+fn shared(site: &Site) -> Option<&Shared> {
+    match &site.connections {
+        Connections::Http1(_) => None,
+        Connections::Http2(shared) => Some(shared),
+    }
+}
+
+/// A connection with a stream to spare, made or waited for if there is none.
+async fn find(site: &Rc<Site>) -> Result<Rc<Connection>, Box<Failure>> {
+    match shared(site) {
+        Some(shared) => shared.find(site).await,
+        None => Err(site.failure(Cause::Protocol, "the endpoint does not speak HTTP/2".into())),
+    }
+}
+
 /// Hands a request to its connection.
-fn start<'a>(
-    site: &'a Rc<Site>,
-    shared: &'a Shared,
+fn start(
+    site: Rc<Site>,
     connection: Rc<Connection>,
     mut request: Request,
 ) -> (
     impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
-    InFlight<'a>,
+    InFlight,
 ) {
     let now = site.tally.now.get();
     let aside = wire::Aside::take(&mut request.head);
@@ -92,7 +105,6 @@ fn start<'a>(
     let (hold, answer) = connection.send(wire::http2(request, &site.endpoint), now);
     let sent = InFlight {
         site,
-        shared,
         hold,
         watch: Watch {
             heard: connection.traffic.heard(),
@@ -107,9 +119,8 @@ fn start<'a>(
 }
 
 /// What a request leaves behind when it was handed to its connection.
-struct InFlight<'a> {
-    site: &'a Rc<Site>,
-    shared: &'a Shared,
+struct InFlight {
+    site: Rc<Site>,
     hold: Hold,
     watch: Watch,
     aside: wire::Aside,
@@ -138,7 +149,7 @@ impl Drop for Watch {
     }
 }
 
-impl<'a> Sent<'a> for InFlight<'a> {
+impl Sent for InFlight {
     fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
         let (parts, body) = response.into_parts();
         Ok(Response {
@@ -147,14 +158,14 @@ impl<'a> Sent<'a> for InFlight<'a> {
         })
     }
 
-    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>> {
-        let (site, shared) = (self.site, self.shared);
+    fn unanswered(self, error: Unanswered) -> Result<Anew, Box<Failure>> {
+        let site = Rc::clone(&self.site);
         let request = self.unsent(error)?;
-        Ok(Box::pin(send_anew(site, shared, request)))
+        Ok(Box::pin(send_anew(site, request)))
     }
 }
 
-impl InFlight<'_> {
+impl InFlight {
     /// The request, if it was not made a stream; else the failure.
     fn unsent(self, mut error: Unanswered) -> Result<Request, Box<Failure>> {
         if let Some(message) = error.take_message() {
