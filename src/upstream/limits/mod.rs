@@ -21,7 +21,7 @@ use crate::base::values::Period;
 
 pub use gate::{Gate, Permit};
 pub use gradient::{Gradient, Settings as AdaptiveSettings};
-pub use queue::{Full, Place, Queue};
+pub use queue::{Full, Place, Queue, Room};
 pub use slots::{Slot, Slots};
 
 /// How much an upstream may be asked at once. A request over a limit waits in the queue; one that finds it
