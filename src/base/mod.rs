@@ -16,7 +16,11 @@ pub mod params;
 pub mod per_worker;
 pub mod pressure;
 pub mod problem;
+<<<<<<< HEAD
 pub mod replay;
+=======
+pub mod range;
+>>>>>>> limits
 pub mod report;
 pub(crate) mod seats;
 pub mod socket;
