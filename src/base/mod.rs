@@ -16,11 +16,8 @@ pub mod params;
 pub mod per_worker;
 pub mod pressure;
 pub mod problem;
-<<<<<<< HEAD
-pub mod replay;
-=======
 pub mod range;
->>>>>>> limits
+pub mod replay;
 pub mod report;
 pub(crate) mod seats;
 pub mod socket;

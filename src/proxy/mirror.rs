@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 
 use http::header;
 
-use crate::base::body::{Body, BodyError};
+use crate::base::body::Body;
 use crate::base::clock::Timeout;
 use crate::base::message::Request;
 use crate::base::pressure::Level;
-use crate::base::tee;
+use crate::base::tee::{self, Broken, News};
 use crate::proxy::admit::Wish;
 use crate::proxy::context::Exchange;
 use crate::proxy::{Local, attempt};
 use crate::snapshot::publish::View;
 use crate::telemetry::decision::Flag;
-use crate::upstream::{Cause, SendOptions};
+use crate::upstream::SendOptions;
 
 /// How many copies of one worker may be on their way.
 const AT_ONCE: u32 = 64;
@@ -72,7 +72,7 @@ pub(crate) fn copy(exchange: &Exchange, request: &mut Request, wish: Wish) {
 }
 
 fn send(place: Place, exchange: &Exchange, request: &mut Request, upstream: usize) {
-    let (body, second) = tee::tee(std::mem::take(&mut request.body), AHEAD);
+    let (body, second, news) = tee::tee(std::mem::take(&mut request.body), AHEAD);
     request.body = body;
     let mut head = request.head.copy();
     // The body comes without being asked for.
@@ -85,16 +85,27 @@ fn send(place: Place, exchange: &Exchange, request: &mut Request, upstream: usiz
     let view = Rc::clone(&exchange.view);
     // It ends with its timeout at the latest, and is dropped with the worker's runtime.
     drop(tokio::task::spawn_local(async move {
-        run(&place.0, &view, upstream, copy, timeout).await;
+        run(&place.0, &view, upstream, (copy, news), timeout).await;
     }));
 }
 
-async fn run(local: &Local, view: &View, upstream: usize, request: Request, mut timeout: Timeout) {
+async fn run(
+    local: &Local,
+    view: &View,
+    upstream: usize,
+    (request, news): (Request, News),
+    mut timeout: Timeout,
+) {
     let now = Instant::now();
     let send = view.lane(upstream).send(request, SendOptions::new(now));
     let sent = tokio::select! {
         biased;
-        sent = send => sent.map_err(|failure| flag(&failure.cause)),
+        // First, for the endpoint is not to blame for it.
+        why = news => Err(match why {
+            Broken::Behind => Flag::Overflow,
+            Broken::Abandoned => Flag::ClientLeft,
+        }),
+        sent = send => sent.map_err(|failure| attempt::flag(&failure.cause)),
         () = &mut timeout => Err(Flag::UpstreamTimeout),
     };
     match sent {
@@ -116,14 +127,6 @@ async fn run(local: &Local, view: &View, upstream: usize, request: Request, mut 
 fn count(local: &Local, view: &View, upstream: usize, ended: Result<u16, Flag>, took: Duration) {
     let series = &view.snapshot.upstream(upstream).series;
     series.attempt(local.id, ended.ok(), ended.err(), took);
-}
-
-/// Why a copy has no answer: it fell behind, its request was given up, or as with any attempt.
-fn flag(cause: &Cause) -> Flag {
-    match cause {
-        Cause::RequestBody(BodyError::Source(_)) => Flag::Overflow,
-        cause => attempt::flag(cause),
-    }
 }
 
 async fn read_away(body: Body) {

@@ -17,7 +17,9 @@ use crate::upstream::endpoint::EndpointSettings;
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Settings {
     /// Where requests may go: a list of `ip:port`, `unix:/path` or `name:port`, or of maps that add
-    /// a weight and a zone. An empty list is allowed and answers every request with 503.
+    /// a weight and a zone. An empty list is allowed and answers every request with 503. Required
+    /// unless there is `discovery`.
+    #[serde(default)]
     pub endpoints: Vec<EndpointSettings>,
     /// What the endpoints speak. Default `http1`.
     #[serde(default)]
@@ -32,21 +34,39 @@ pub struct Settings {
     #[serde(default)]
     pub timeouts: Timeouts,
 
-    #[serde(default, deserialize_with = "later::health_check")]
-    #[schemars(skip)]
-    health_check: (),
-    #[serde(default, deserialize_with = "later::outlier")]
-    #[schemars(skip)]
-    outlier: (),
-    #[serde(default, deserialize_with = "later::limits")]
-    #[schemars(skip)]
-    limits: (),
+    /// Ask the endpoints themselves whether they can serve. An endpoint takes no requests before its
+    /// first check has passed. Default: nobody is asked.
+    #[serde(default)]
+    pub health_check: Option<health::active::Settings>,
+    /// Take endpoints out for a while that fail requests. Default: none is; `outlier: {}` takes every
+    /// default.
+    #[serde(default)]
+    pub outlier: Option<health::outlier::Settings>,
+    /// How much may be asked of the endpoints at once. Default: any number.
+    #[serde(default)]
+    pub limits: limits::Settings,
+    /// Keep a client with the endpoint that answered it first. Default: every request is balanced.
+    #[serde(default)]
+    pub affinity: Option<Affinity>,
+    /// Whether endpoints of the gateway's own zone (`runtime.zone`) come first. Default: they do, as
+    /// long as enough of them are ready.
+    #[serde(default)]
+    pub zones: ZoneSettings,
+    /// How long the share of an endpoint that has become ready rises from a tenth to its whole.
+    /// Default: it has all of it at once.
+    #[serde(default)]
+    pub slow_start: Option<Period>,
+    /// The share of ready endpoints below which all of them take requests, whatever is known of
+    /// them. Default `0%`: never, and without a ready endpoint requests are answered with 503.
+    #[serde(default = "no_panic")]
+    pub panic_threshold: Share,
+    /// Where the endpoints are found, in the place of `endpoints`. Default: nowhere else.
+    #[serde(default)]
+    pub discovery: Option<discovery::Settings>,
+
     #[serde(default, deserialize_with = "later::tls")]
     #[schemars(skip)]
     tls: (),
-    #[serde(default, deserialize_with = "later::discovery")]
-    #[schemars(skip)]
-    discovery: (),
 }
 
 impl Settings {
@@ -58,13 +78,21 @@ impl Settings {
             balance: Balance::default(),
             pool: PoolSettings::default(),
             timeouts: Timeouts::default(),
-            health_check: (),
-            outlier: (),
-            limits: (),
+            health_check: None,
+            outlier: None,
+            limits: limits::Settings::default(),
+            affinity: None,
+            zones: ZoneSettings::default(),
+            slow_start: None,
+            panic_threshold: no_panic(),
+            discovery: None,
             tls: (),
-            discovery: (),
         }
     }
+}
+
+const fn no_panic() -> Share {
+    Share(0.0)
 }
 
 /// Keys of the contract that this version refuses: silence would mean that they work.
@@ -81,7 +109,7 @@ mod later {
         )*};
     }
 
-    refused! { health_check outlier limits tls discovery }
+    refused! { tls }
 }
 
 /// What the endpoints of an upstream speak.

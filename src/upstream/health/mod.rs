@@ -1,5 +1,4 @@
-//! Whether an endpoint can take requests.
-//!
-//! [`active`] asks it, on connections of its own. What requests tell in passing is for another file.
+//! Whether an endpoint can take requests: [`active`] asks it, [`outlier`] judges by what requests meet.
 
 pub mod active;
+pub mod outlier;
