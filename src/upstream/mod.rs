@@ -7,6 +7,7 @@
 pub mod balance;
 mod client;
 mod connect;
+pub mod discovery;
 mod endpoint;
 mod failure;
 mod lane;
