@@ -219,20 +219,6 @@ impl RequestHead {
         }
     }
 
-    /// The same head for another request, without the extras of libraries, which belong to one.
-    pub fn copy(&self) -> Self {
-        Self {
-            method: self.method.clone(),
-            uri: self.uri.clone(),
-            version: self.version,
-            path: self.path.clone(),
-            headers: self.headers.clone(),
-            client: self.client,
-            params: self.params.clone(),
-            extensions: Extensions::default(),
-        }
-    }
-
     /// The same head for a library that takes `http`'s types; the path in its normal form.
     pub fn into_http<B>(mut self, body: B) -> http::Request<B> {
         self.settle_path();

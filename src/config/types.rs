@@ -53,6 +53,8 @@ pub struct Runtime {
     pub state_dir: Option<PathBuf>,
     /// When requests are refused to keep the process within its limits.
     pub shedding: Shedding,
+    /// The zone that this process runs in.
+    pub zone: Option<String>,
 }
 
 /// The port for operators.

@@ -287,10 +287,12 @@ impl Exchange {
             Some(Asked::Upstream(place)) => Some(&snapshot.upstream(place).upstream),
             _ => None,
         };
-        let endpoint = self.decision.attempts.last().and_then(|attempt| {
-            let members = upstream?.members().endpoints();
-            members.get(attempt.endpoint as usize)
-        });
+        let members = upstream.map(|upstream| upstream.members());
+        let endpoint = self
+            .decision
+            .attempts
+            .last()
+            .and_then(|attempt| members.as_ref()?.get(attempt.endpoint));
         let request_id = self
             .decision
             .request_id
@@ -314,7 +316,7 @@ impl Exchange {
             flag: self.decision.flag,
             detail: self.decision.detail.as_deref(),
             upstream: upstream.map(|upstream| upstream.name()),
-            endpoint: endpoint.map(|endpoint| &*endpoint.label),
+            endpoint: endpoint.map(|member| &*member.endpoint.label),
             attempts: self.decision.attempts.len(),
             bytes_in: self
                 .received

@@ -16,7 +16,7 @@ use crate::snapshot::{
     tables,
 };
 use crate::telemetry::access_log::{self, AccessLog};
-use crate::telemetry::metrics::{EndpointState, Metrics, NO_ROUTE};
+use crate::telemetry::metrics::{Metrics, NO_ROUTE};
 use crate::upstream;
 
 /// Builds one snapshot after another, and keeps what they have in common.
@@ -74,6 +74,7 @@ impl Builder {
             builder: self,
             problems: Vec::new(),
             kept: Kept::default(),
+            zone: config.runtime.zone.clone(),
         };
         let snapshot = run.snapshot(config);
         match (snapshot, run.problems.is_empty()) {
@@ -98,6 +99,8 @@ struct Run<'a> {
     builder: &'a Builder,
     problems: Vec<Problem>,
     kept: Kept,
+    /// Where this process runs.
+    zone: Option<String>,
 }
 
 impl Run<'_> {
@@ -135,9 +138,11 @@ impl Run<'_> {
 
     fn upstream(&mut self, name: &Arc<str>, upstream: &config::Upstream) -> Option<Upstream> {
         let key = (Arc::clone(name), upstream.fingerprint);
+        let series = self.builder.metrics.upstream(name);
+        let zone = self.zone.as_deref();
         let built = match self.builder.kept.upstreams.get(&key) {
-            Some(same) => Arc::clone(same),
-            None => match upstream::Upstream::build(name, &upstream.settings) {
+            Some(same) if same.zone() == zone => Arc::clone(same),
+            _ => match upstream::Upstream::build(name, &upstream.settings, zone, Arc::clone(&series)) {
                 Ok(built) => built,
                 Err(message) => {
                     self.problem(upstream.span, message);
@@ -146,8 +151,6 @@ impl Run<'_> {
             },
         };
         self.kept.upstreams.insert(key, Arc::clone(&built));
-        let series = self.builder.metrics.upstream(name);
-        series.set_endpoints(EndpointState::Ready, built.members().ready().len());
         Some(Upstream {
             upstream: built,
             series,

@@ -79,6 +79,17 @@ impl Endpoint {
         }
     }
 
+    /// The name under which it was found: what `host` says when the request has none.
+    pub(super) fn be_called(&mut self, name: &str) {
+        let host = match self.tcp() {
+            Some(address) => format!("{name}:{}", address.port()),
+            None => name.to_owned(),
+        };
+        if let Ok(host) = HeaderValue::try_from(host) {
+            self.host = host;
+        }
+    }
+
     /// The IP address and port, unless it is a Unix socket.
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.address.tcp()

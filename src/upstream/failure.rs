@@ -52,6 +52,18 @@ pub enum Cause {
 }
 
 impl Failure {
+    /// A request that was sent to nobody.
+    pub(super) fn before(cause: Cause, detail: String) -> Box<Self> {
+        Box::new(Self {
+            cause,
+            endpoint: None,
+            address: None,
+            detail,
+            unprocessed: true,
+            request: None,
+        })
+    }
+
     /// The same failure with the request in it, which then was not sent.
     #[must_use]
     pub(super) fn with_request(mut self: Box<Self>, request: Request) -> Box<Self> {

@@ -153,7 +153,7 @@ async fn look(settings: &Settings, upstream: &Weak<Upstream>) {
         FuturesUnordered::new();
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let every = settings.outlier.as_ref().map(|outlier| outlier.interval());
+    let every = settings.outlier.as_ref().map(|outlier| outlier.interval.0);
     let mut compared = Instant::now();
     loop {
         tokio::select! {

@@ -13,9 +13,9 @@ use futures_util::future::{Either, LocalBoxFuture};
 use smallvec::SmallVec;
 
 use crate::base::message::{Request, Response};
-use crate::upstream::affinity::Affinity;
+use crate::upstream::affinity::AffinitySettings;
 use crate::upstream::balance::{Balance, Balancer, Choice};
-use crate::upstream::client::{OnInformational, Site, Tally};
+use crate::upstream::client::{Gate, OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::limits::{Full, Gradient, Permit};
 use crate::upstream::members::{Member, Members};
@@ -42,6 +42,8 @@ pub struct Lane {
     latencies: RefCell<Latencies>,
     /// The limit that follows latency, where there is one.
     pub(super) gradient: Option<RefCell<Gradient>>,
+    /// Set while a request is given up because it took too long.
+    pub(super) timed_out: Cell<bool>,
     /// Requests of this lane whose answer's head is not there yet.
     pub(super) pending: Cell<u32>,
 }
@@ -120,7 +122,12 @@ impl Lane {
     pub fn new(upstream: Arc<Upstream>) -> Rc<Self> {
         let now = Instant::now();
         let mut random = fastrand::Rng::new();
-        let tally = Rc::new(Tally::of(&upstream, now));
+        let tally = Tally::new(now);
+        let limits = &upstream.limits;
+        let tally = Rc::new(match &limits.slots {
+            Some(slots) => tally.bounded(Gate::new(Arc::clone(slots), Arc::clone(&limits.queue))),
+            None => tally,
+        });
         let seen = upstream.version();
         let table = Table::new(&upstream, None, &tally, random.u64(..), now);
         let adaptive = upstream.settings().limits.adaptive.as_ref();
@@ -134,6 +141,7 @@ impl Lane {
             budget: RefCell::new(RetryBudget::new(now)),
             latencies: RefCell::default(),
             gradient: adaptive.map(|settings| RefCell::new(Gradient::new(settings))),
+            timed_out: Cell::new(false),
             pending: Cell::new(0),
             upstream,
         })
@@ -251,7 +259,7 @@ impl Lane {
     }
 
     /// How clients are kept with their endpoints, if they are.
-    pub fn affinity(&self) -> Option<&Affinity> {
+    pub fn affinity(&self) -> Option<&AffinitySettings> {
         self.upstream.settings().affinity.as_ref()
     }
 
@@ -345,6 +353,13 @@ impl Lane {
         self.table.borrow_mut().balancer.settle(endpoint, outcome, now);
     }
 
+    /// Gives a request up by `dropping` its future, and holds it against the endpoint.
+    pub fn give_up(&self, dropping: impl FnOnce()) {
+        self.timed_out.set(true);
+        dropping();
+        self.timed_out.set(false);
+    }
+
     /// A random number of this worker's.
     pub(super) fn random(&self) -> u64 {
         self.random.borrow_mut().u64(..)
@@ -412,7 +427,7 @@ impl Table {
     /// What there is for an endpoint, if it is still the same.
     fn site(&self, member: &Member) -> Option<&Rc<Site>> {
         let site = self.sites.get(member.number as usize)?.as_ref()?;
-        (site.endpoint().address == member.endpoint.address).then_some(site)
+        (site.endpoint.address == member.endpoint.address).then_some(site)
     }
 
     /// The candidate with that hash, unless it is to be avoided.

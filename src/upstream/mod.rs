@@ -22,6 +22,7 @@ mod members;
 mod pool;
 mod quantile;
 mod roster;
+mod sending;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use keeper::keep;
 pub use lane::{Counts, Lane, SendOptions, Sent};
 pub use members::{Member, Members};
 pub use quantile::Latencies;
+pub use balance::Balance;
 pub use settings::{PoolSettings, Protocol, Settings, Timeouts};
 
 use crate::telemetry::metrics::{EndpointState, UpstreamSeries};
@@ -66,6 +68,7 @@ pub struct Upstream {
     /// True once discovery has answered, or failed, for the first time.
     discovered: watch::Sender<bool>,
     limits: Limits,
+    retired: AtomicBool,
     /// Set once an endpoint was seen to send an informational response.
     informs: Arc<AtomicBool>,
 }
@@ -83,8 +86,8 @@ impl Upstream {
         zone: Option<&str>,
         series: Arc<UpstreamSeries>,
     ) -> Result<Arc<Self>, String> {
-        let mut endpoints = Vec::with_capacity(settings.endpoints.len());
-        for endpoint in &settings.endpoints {
+        let mut endpoints = Vec::new();
+        for endpoint in settings.endpoints.iter().flatten() {
             let found = endpoint
                 .resolve()
                 .map_err(|error| format!("upstream `{name}`: {error}"))?;
@@ -105,6 +108,7 @@ impl Upstream {
             changed: watch::Sender::new(()),
             discovered: watch::Sender::new(settings.discovery.is_none()),
             limits: Limits::new(&settings.limits),
+            retired: AtomicBool::new(false),
             informs: Arc::default(),
         }))
     }
@@ -147,8 +151,21 @@ impl Upstream {
         let _in_time = tokio::time::timeout(limit, known).await;
     }
 
+    /// It is not in force any more: metrics of its name are another's.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+    }
+
+    /// How many requests wait for room under its limits.
+    pub fn queued(&self) -> u32 {
+        self.limits.queue.waiting()
+    }
+
     /// Tells the metrics how many endpoints are in which state.
     pub fn count_endpoints(&self) {
+        if self.retired.load(Ordering::Relaxed) {
+            return;
+        }
         let members = self.members.load();
         for (state, condition) in [
             (EndpointState::Ready, Condition::Ready),
@@ -164,6 +181,12 @@ impl Upstream {
     fn version(&self) -> u64 {
         // The members are read after it: who sees the number sees at least its members.
         self.version.load(Ordering::Acquire)
+    }
+
+    /// True if endpoints are compared by their success rates.
+    fn compares(&self) -> bool {
+        let outlier = self.settings.outlier.as_ref();
+        outlier.is_some_and(|outlier| outlier.success_rate.is_some())
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster> {

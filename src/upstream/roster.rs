@@ -74,7 +74,7 @@ impl Roster {
             rules: Rules {
                 zone: zone.map(Into::into),
                 zones: settings.zones.clone(),
-                panic_threshold: settings.panic_threshold.0,
+                panic_threshold: settings.panic_threshold.0.0,
                 slow_start: settings.slow_start.map(|period| period.0),
             },
             checked: settings.health_check.is_some(),
@@ -97,7 +97,7 @@ impl Roster {
             });
             match entry {
                 Some(entry) => entry.renew(endpoint),
-                None => self.admit(endpoint, first, now),
+                None => self.admit(endpoint, first),
             }
         }
         for (entry, _) in self.entries.iter_mut().zip(missing).filter(|(_, gone)| *gone) {
@@ -108,7 +108,7 @@ impl Roster {
         }
     }
 
-    fn admit(&mut self, endpoint: Endpoint, seasoned: bool, now: Instant) {
+    fn admit(&mut self, endpoint: Endpoint, seasoned: bool) {
         let place = self.entries.iter().position(Option::is_none);
         let place = place.unwrap_or_else(|| {
             self.entries.push(None);
@@ -123,7 +123,7 @@ impl Roster {
                 endpoint: Arc::new(endpoint),
                 report: None,
                 watch: self.outlier.as_ref().map(|of| Arc::new(outlier::Watch::new(of))),
-                record: outlier::Record::new(now),
+                record: outlier::Record::default(),
                 ejected: None,
                 left: None,
                 shown: false,
@@ -155,7 +155,7 @@ impl Roster {
             endpoints += 1;
             ejected += usize::from(entry.ejected.is_some());
         }
-        if !outlier::may_eject(ejected, endpoints, settings.max_ejected()) {
+        if !outlier::may_eject(ejected, endpoints, settings.max_ejected) {
             return false;
         }
         let settings = settings.clone();

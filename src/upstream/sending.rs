@@ -162,7 +162,7 @@ impl Drop for Turn {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.start);
             if let Some((watch, epoch)) = &self.watch
-                && self.lane.timed_out.replace(false)
+                && self.lane.timed_out.get()
             {
                 self.watched_as(watch, *epoch, Some(Failed::Gateway), now);
             }

@@ -8,9 +8,12 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use crate::base::values::Period;
+use crate::base::values::{Period, Share};
+use crate::upstream::affinity::AffinitySettings;
 pub use crate::upstream::balance::Balance;
+use crate::upstream::eligible::ZoneSettings;
 use crate::upstream::endpoint::EndpointSettings;
+use crate::upstream::{discovery, health, limits};
 
 /// A named group of endpoints, and how to talk to them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -20,7 +23,7 @@ pub struct Settings {
     /// a weight and a zone. An empty list is allowed and answers every request with 503. Required
     /// unless there is `discovery`.
     #[serde(default)]
-    pub endpoints: Vec<EndpointSettings>,
+    pub endpoints: Option<Vec<EndpointSettings>>,
     /// What the endpoints speak. Default `http1`.
     #[serde(default)]
     pub protocol: Protocol,
@@ -47,7 +50,7 @@ pub struct Settings {
     pub limits: limits::Settings,
     /// Keep a client with the endpoint that answered it first. Default: every request is balanced.
     #[serde(default)]
-    pub affinity: Option<Affinity>,
+    pub affinity: Option<AffinitySettings>,
     /// Whether endpoints of the gateway's own zone (`runtime.zone`) come first. Default: they do, as
     /// long as enough of them are ready.
     #[serde(default)]
@@ -58,8 +61,8 @@ pub struct Settings {
     pub slow_start: Option<Period>,
     /// The share of ready endpoints below which all of them take requests, whatever is known of
     /// them. Default `0%`: never, and without a ready endpoint requests are answered with 503.
-    #[serde(default = "no_panic")]
-    pub panic_threshold: Share,
+    #[serde(default = "Panic::never")]
+    pub panic_threshold: Panic,
     /// Where the endpoints are found, in the place of `endpoints`. Default: nowhere else.
     #[serde(default)]
     pub discovery: Option<discovery::Settings>,
@@ -73,7 +76,7 @@ impl Settings {
     /// Defaults for a list of endpoints.
     pub fn new(endpoints: Vec<EndpointSettings>) -> Self {
         Self {
-            endpoints,
+            endpoints: Some(endpoints),
             protocol: Protocol::default(),
             balance: Balance::default(),
             pool: PoolSettings::default(),
@@ -84,15 +87,34 @@ impl Settings {
             affinity: None,
             zones: ZoneSettings::default(),
             slow_start: None,
-            panic_threshold: no_panic(),
+            panic_threshold: Panic::never(),
             discovery: None,
             tls: (),
         }
     }
+
+    /// What its keys say against each other, in a sentence.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        match (&self.endpoints, &self.discovery) {
+            (None, None) => Some("give it `endpoints`, or `discovery` to find them"),
+            (Some(_), Some(_)) => Some("it has `endpoints` and `discovery`: only one can be followed"),
+            _ => None,
+        }
+    }
 }
 
-const fn no_panic() -> Share {
-    Share(0.0)
+/// A share of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Panic(pub Share);
+
+// A share that was parsed is a number.
+impl Eq for Panic {}
+
+impl Panic {
+    const fn never() -> Self {
+        Self(Share(0.0))
+    }
 }
 
 /// Keys of the contract that this version refuses: silence would mean that they work.

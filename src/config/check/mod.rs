@@ -141,6 +141,10 @@ impl<'a> House<'a> {
                     fingerprint,
                     ..
                 } = held;
+                if let Some(what) = settings.contradiction() {
+                    let message = format!("the upstream `{}`: {what}", item.name);
+                    self.report(Problem::error(item.span, message));
+                }
                 upstreams.insert(
                     Arc::from(item.name),
                     Upstream {
@@ -263,6 +267,7 @@ fn settle_runtime(runtime: raw::Runtime) -> Runtime {
         drain: runtime.drain.0,
         state_dir: runtime.state_dir,
         shedding: runtime.shedding,
+        zone: runtime.zone,
     }
 }
 

@@ -85,6 +85,9 @@ pub(crate) struct Runtime {
     /// When requests are refused to keep the process within the limits of its cgroup, by the
     /// `priority` of their routes: `off`, or shares of its limits. Default `{memory: 90%, cpu: off}`.
     pub(crate) shedding: Shedding,
+    /// The zone that this process runs in, such as `eu-1a`: endpoints of the same `zone` come first.
+    /// Default: not known, and zones do not matter.
+    pub(crate) zone: Option<String>,
 }
 
 impl Default for Runtime {
@@ -94,6 +97,7 @@ impl Default for Runtime {
             drain: Period(Duration::from_secs(25)),
             state_dir: None,
             shedding: Shedding::default(),
+            zone: None,
         }
     }
 }

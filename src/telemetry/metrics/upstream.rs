@@ -21,6 +21,8 @@ pub enum EndpointState {
     Unhealthy,
     /// It failed too often and sits out.
     Ejected,
+    /// It has left the list, and serves what is under way.
+    Draining,
 }
 
 /// What became of a retry.
@@ -40,7 +42,7 @@ pub struct UpstreamSeries {
     upstream: Box<str>,
     shards: Shards<Shard>,
     /// Set by whoever watches health, not counted: one number for all workers.
-    endpoints: [AtomicU64; 3],
+    endpoints: [AtomicU64; ENDPOINTS.len()],
     admission: Admission,
 }
 
@@ -55,10 +57,10 @@ struct Shard {
     queue: Count,
 }
 
-const ENDPOINTS: [&str; 3] = ["ready", "unhealthy", "ejected"];
+const ENDPOINTS: [&str; 4] = ["ready", "unhealthy", "ejected", "draining"];
 const RETRIES: [&str; 3] = ["succeeded", "failed", "refused"];
 /// Two states of connections, two outcomes of connecting, the queue, endpoints, retries, durations.
-const LINES: usize = 2 + 2 + 1 + 3 + 3 + HISTOGRAM_LINES;
+const LINES: usize = 2 + 2 + 1 + ENDPOINTS.len() + RETRIES.len() + HISTOGRAM_LINES;
 
 impl UpstreamSeries {
     pub(super) fn new(upstream: &str, workers: usize) -> Self {

@@ -8,14 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future;
 
 use crate::base::seats::Bell;
 use crate::upstream::client::Site;
-use crate::upstream::client::slots::{Slot, Slots};
 use crate::upstream::failure::{Cause, Failure};
+use crate::upstream::limits::{Full, Queue, Slot, Slots};
 
 /// One lane's share in the bound.
 #[derive(Debug)]
@@ -23,10 +22,8 @@ pub(in crate::upstream) struct Gate {
     slots: Arc<Slots>,
     /// How many connections this lane has.
     mine: Cell<u32>,
-    /// How many requests may wait, how many do, and for how long.
-    line: u32,
-    waiting: Cell<u32>,
-    patience: Duration,
+    /// Where they wait, together with those of other workers.
+    queue: Arc<Queue>,
     /// Rung when a slot of this lane is free again, or a connection that another site may have it.
     bell: Bell,
     /// Those that ever made a connection, which may be idle now.
@@ -40,31 +37,22 @@ pub(super) struct Permit {
     slot: Option<Slot>,
 }
 
-/// A place in the line.
-struct Place<'a>(&'a Gate);
-
-/// Every slot is in use.
-#[derive(Debug)]
-pub(super) struct Full;
-
 impl Gate {
-    /// A bound of `slots`, for which so many requests may wait for so long.
-    pub(in crate::upstream) fn new(slots: Arc<Slots>, line: u32, patience: Duration) -> Rc<Self> {
+    /// A bound of `slots`, for which requests wait in the queue.
+    pub(in crate::upstream) fn new(slots: Arc<Slots>, queue: Arc<Queue>) -> Rc<Self> {
         Rc::new(Self {
             slots,
             mine: Cell::new(0),
-            line,
-            waiting: Cell::new(0),
-            patience,
+            queue,
             bell: Bell::default(),
             sites: RefCell::default(),
         })
     }
 
-    fn permit(self: &Rc<Self>) -> Result<Permit, Full> {
-        let slot = self.slots.take(self.mine.get()).ok_or(Full)?;
+    fn permit(self: &Rc<Self>) -> Option<Permit> {
+        let slot = self.slots.take(self.mine.get())?;
         self.mine.set(self.mine.get() + 1);
-        Ok(Permit {
+        Some(Permit {
             gate: Rc::clone(self),
             slot: Some(slot),
         })
@@ -86,20 +74,6 @@ impl Gate {
             .max_by_key(|site| site.idle());
         most.is_some_and(|site| site.close_oldest())
     }
-
-    fn enter(&self) -> Option<Place<'_>> {
-        let waiting = self.waiting.get();
-        (waiting < self.line).then(|| {
-            self.waiting.set(waiting + 1);
-            Place(self)
-        })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
-    }
 }
 
 impl Drop for Permit {
@@ -112,15 +86,15 @@ impl Drop for Permit {
 
 impl Site {
     /// The right to one more connection; none is needed where nothing bounds them.
-    pub(super) fn permit(self: &Rc<Self>) -> Result<Option<Permit>, Full> {
+    pub(super) fn permit(self: &Rc<Self>) -> Option<Option<Permit>> {
         let Some(gate) = &self.tally.gate else {
-            return Ok(None);
+            return Some(None);
         };
         let permit = gate.permit()?;
         if !self.known.replace(true) {
             gate.know(self);
         }
-        Ok(Some(permit))
+        Some(Some(permit))
     }
 
     /// Tells those who wait that a connection came back.
@@ -153,12 +127,14 @@ impl Site {
         };
         // What is being closed is no wait worth counting.
         let making_room = gate.make_room(self);
-        let place = gate.enter();
-        if place.is_none() && !making_room {
-            return Err(self.overflow("and as many requests wait for one as may"));
+        let place = gate.queue.join(gate.slots.limit());
+        if let Err(full) = &place
+            && !making_room
+        {
+            return Err(self.overflow(*full));
         }
         let any = gate.bell.enter();
-        let found = tokio::time::timeout(gate.patience, async {
+        let found = tokio::time::timeout(gate.queue.timeout(), async {
             if let Some(found) = find() {
                 return found;
             }
@@ -171,14 +147,16 @@ impl Site {
             }
         });
         let found = found.await;
-        found.map_err(|_| self.overflow(&format!("and none was free within {:?}", gate.patience)))
+        found.map_err(|_| {
+            self.overflow(Full::Timeout {
+                waited: gate.queue.timeout(),
+                room: gate.slots.limit(),
+            })
+        })
     }
 
-    fn overflow(&self, why: &str) -> Box<Failure> {
-        let detail = format!(
-            "all connections that `limits.connections` allows are in use, {why}: no request was sent to {}",
-            self.label()
-        );
+    fn overflow(&self, full: Full) -> Box<Failure> {
+        let detail = format!("no connection to {} for the request: {full}", self.label());
         self.failure(Cause::Overflow, detail)
     }
 }

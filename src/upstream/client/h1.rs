@@ -274,8 +274,8 @@ impl InFlight {
 /// A new connection. Where no more may be made, the first that becomes free instead.
 async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
     match site.permit() {
-        Ok(permit) => connect(site, permit).await,
-        Err(_full) => match site.in_line(|| free(site)).await? {
+        Some(permit) => connect(site, permit).await,
+        None => match site.in_line(|| free(site)).await? {
             Free::Connection(connection) => Ok(connection),
             Free::Permit(permit) => connect(site, permit).await,
         },
@@ -292,7 +292,7 @@ fn free(site: &Rc<Site>) -> Option<Free> {
     if let Some(connection) = take(site) {
         return Some(Free::Connection(connection));
     }
-    site.permit().ok().map(Free::Permit)
+    site.permit().map(Free::Permit)
 }
 
 async fn connect(site: &Rc<Site>, permit: Option<Permit>) -> Result<Connection, Box<Failure>> {
@@ -356,10 +356,9 @@ impl Link {
         }
         // Without a lane the sender is dropped, and the connection closes.
         if let Some(site) = link.site.upgrade()
-            && let Connections::Http1(pool) = &site.connections
         {
             let link = Rc::clone(link);
-            put(&site, pool, Connection { sender, link });
+            put(&site, Connection { sender, link });
         }
     }
 

@@ -9,7 +9,6 @@ mod gate;
 mod h1;
 mod h2;
 mod idle;
-mod slots;
 mod wire;
 
 use std::cell::{Cell, RefCell};
@@ -34,7 +33,6 @@ use crate::upstream::{Endpoint, Protocol, Upstream};
 
 pub(super) use gate::Gate;
 use gate::Permit;
-pub(super) use slots::Slots;
 
 /// What hyper gives in the place of an answer: why, and the request if it was not begun to be written.
 type Unanswered = hyper::client::conn::TrySendError<http::Request<Body>>;
@@ -106,7 +104,7 @@ impl Drop for Open {
 /// What one worker keeps for one endpoint.
 #[derive(Debug)]
 pub(super) struct Site {
-    endpoint: Arc<Endpoint>,
+    pub(super) endpoint: Arc<Endpoint>,
     number: u32,
     connect_timeout: Duration,
     connection_age: Duration,

@@ -60,6 +60,11 @@ impl Queue {
         }
     }
 
+    /// For how long one may wait.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// How many wait now.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Relaxed)
