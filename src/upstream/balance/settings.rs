@@ -62,12 +62,6 @@ impl<'de> Deserialize<'de> for Bound {
             fn visit_str<E: Error>(self, text: &str) -> Result<Bound, E> {
                 text.parse().map_err(E::custom)
             }
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Bound, E> {
-                self.visit_str(&number.to_string())
-            }
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Bound, E> {
-                self.visit_str(&number.to_string())
-            }
         }
         deserializer.deserialize_str(Text)
     }
@@ -213,7 +207,7 @@ mod tests {
         }
         check(
             r#"{"maglev": {"by": "client_ip", "bounded_load": 1.25}}"#,
-            "`1.25` is not a bound",
+            "a bound of the load such as `125%`",
         );
     }
 
