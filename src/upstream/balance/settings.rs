@@ -11,6 +11,16 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use crate::base::key::KeySource;
 use crate::upstream::balance::Balance;
 
+impl Balance {
+    /// What of a request decides where it goes; none where nothing does.
+    pub fn key(&self) -> Option<&KeySource> {
+        match self {
+            Self::RingHash(hashing) | Self::Maglev(hashing) => Some(&hashing.by),
+            Self::RoundRobin | Self::Random | Self::LeastRequest | Self::P2cEwma => None,
+        }
+    }
+}
+
 /// Which key of a request decides, and how far it may.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -175,6 +185,9 @@ mod tests {
             Balance::RingHash(hashing(r#"{"path": "user"}"#, None)),
         );
         assert_eq!(Balance::default(), Balance::P2cEwma);
+        let user = read(r#"{"maglev": {"by": {"path": "user"}}}"#).expect("valid");
+        assert_eq!(user.key().and_then(KeySource::param), Some("user"));
+        assert_eq!(Balance::Random.key(), None);
     }
 
     #[test]
