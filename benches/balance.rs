@@ -29,6 +29,7 @@ fn candidates(count: u32, heaviest: u32) -> Vec<Candidate> {
     (0..count).map(candidate).collect()
 }
 
+#[expect(clippy::expect_used, reason = "the policies are written above")]
 fn policy(json: &str) -> Balance {
     serde_json::from_str(json).expect("a policy")
 }

@@ -359,24 +359,18 @@ mod tests {
 
     #[test]
     fn the_own_zone_is_enough_while_it_is_healthy_and_strong() {
-        type Row<'a> = (&'a str, u32, Condition);
-        let check = |own: &str, all: &[Row<'_>], taking: &[u32]| {
-            let standing = |(number, row): (u32, &Row<'_>)| Standing {
+        type Row = (&'static str, u32, Condition);
+        let check = |own: &str, all: &[Row], taking: &[u32]| {
+            let standing = |(number, row): (u32, &Row)| Standing {
                 number,
                 weight: row.1,
-                zone: Some(row.0)
-                    .filter(|zone| !zone.is_empty())
-                    .map(|zone| match zone {
-                        "a" => "a",
-                        "b" => "b",
-                        _ => "c",
-                    }),
+                zone: (!row.0.is_empty()).then_some(row.0),
                 condition: row.2,
                 ready_since: None,
             };
             let all: Vec<Standing<'static>> = (0..).zip(all).map(standing).collect();
             let rules = Rules {
-                zone: Some(own.into()).filter(|zone: &Box<str>| !zone.is_empty()),
+                zone: (!own.is_empty()).then(|| own.into()),
                 ..rules()
             };
             let found = eligible(&all, &rules, Instant::now());

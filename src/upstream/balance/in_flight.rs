@@ -139,7 +139,8 @@ mod tests {
         check(&[1, 1, 1], &[1, 0, 0], &[true, false, false]);
         check(&[1, 1], &[5, 2], &[true, false]); // 8 × 1.25 / 2 is 5
         check(&[1, 1], &[4, 3], &[false, false]);
-        check(&[3, 1], &[5, 1], &[false, true]); // 7 × 1.25 × 3/4 = 6.6, and 2.2 for the light one
+        check(&[3, 1], &[5, 1], &[false, false]); // 7 and 3
+        check(&[3, 1], &[5, 3], &[false, true]); // 9 × 1.25 / 4 is 2.8, rounded up 3
         check(&[3, 1], &[7, 2], &[false, false]);
     }
 

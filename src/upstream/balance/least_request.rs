@@ -45,7 +45,6 @@ impl Choose for LeastRequest {
 mod tests {
     use std::time::Duration;
 
-    use super::*;
     use crate::upstream::balance::Balance;
     use crate::upstream::balance::testing::{MS, simulate};
 

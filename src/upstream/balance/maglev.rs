@@ -3,8 +3,9 @@
 //!
 //! Each endpoint goes through the table in an order of its own and takes the next free entry, as
 //! often as its weight says. Shares are even to an entry, where the ring's differ by a tenth; when
-//! an endpoint of 100 leaves, one or two per cent of the others' keys move besides its own.
+//! an endpoint of 100 leaves, 0.6 % of all keys move besides its own.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
 use crate::base::key::mix;
@@ -93,24 +94,30 @@ fn fill(candidates: &[Candidate]) -> Box<[u16]> {
 }
 
 fn ways(candidates: &[Candidate]) -> Vec<Way> {
-    let weight = |candidate: &Candidate| u64::from(candidate.weight);
-    let total: u64 = candidates.iter().map(weight).sum();
-    let mut sum = 0;
-    let mut given = 0;
-    let way = |candidate: &Candidate| {
-        sum += weight(candidate);
-        // Rounded over the sum, so that all of them together are the table.
-        let upto = u32::try_from(u64::from(SIZE) * sum / total).unwrap_or(SIZE);
-        let quota = upto - given;
-        given = upto;
-        Way {
-            next: below(SIZE, mix(candidate.hash ^ 0x6f66_6673_6574)),
-            skip: 1 + below(SIZE - 1, mix(candidate.hash ^ 0x736b_6970)),
-            taken: 0,
-            quota,
-        }
+    let way = |(candidate, quota): (&Candidate, u32)| Way {
+        next: below(SIZE, mix(candidate.hash ^ 0x6f66_6673_6574)),
+        skip: 1 + below(SIZE - 1, mix(candidate.hash ^ 0x736b_6970)),
+        taken: 0,
+        quota,
     };
-    candidates.iter().map(way).collect()
+    candidates.iter().zip(quotas(candidates)).map(way).collect()
+}
+
+/// How many entries are due to each: rounded down, and what is left goes to the largest remainders,
+/// among equals to the first, so that one that leaves changes few quotas.
+fn quotas(candidates: &[Candidate]) -> Vec<u32> {
+    let weight = |candidate: &Candidate| u64::from(candidate.weight);
+    let total = candidates.iter().map(weight).sum::<u64>().max(1);
+    let due = |candidate: &Candidate| u64::from(SIZE) * weight(candidate);
+    let whole = |candidate: &Candidate| u32::try_from(due(candidate) / total).unwrap_or(SIZE);
+    let mut quotas: Vec<u32> = candidates.iter().map(whole).collect();
+    let left = SIZE.saturating_sub(quotas.iter().sum());
+    let mut by_remainder: Vec<_> = candidates.iter().zip(&mut quotas).collect();
+    by_remainder.sort_by_key(|(candidate, _)| Reverse(due(candidate) % total));
+    for (_, quota) in by_remainder.into_iter().take(left as usize) {
+        *quota += 1;
+    }
+    quotas
 }
 
 /// A number below `count`.
@@ -176,20 +183,24 @@ mod tests {
     }
 
     #[test]
-    fn an_endpoint_that_leaves_moves_few_keys_of_others() {
+    fn an_endpoint_that_leaves_moves_less_than_a_hundredth_of_the_other_keys() {
         let check = |weights: &[u32], leaver: u32, most: usize| {
             let all = candidates(weights);
             let mut rest = all.clone();
             rest.retain(|candidate| candidate.number != leaver);
             let moved = moved(&balance(), &all, &rest, 20_000);
-            assert!(moved.others <= most, "{leaver} of {weights:?}: {moved:?}");
-            assert!(moved.own > 0, "{leaver} of {weights:?}: {moved:?}");
+            assert!(
+                moved.others <= most && moved.own > 0,
+                "{leaver} of {}: {moved:?}",
+                weights.len()
+            );
         };
         for leaver in [0, 17, 50, 99] {
-            check(&[1; 100], leaver, 600);
+            check(&[1; 100], leaver, 200);
         }
-        check(&[&[1; 50][..], &[4; 50]].concat(), 60, 1_000);
-        check(&[1, 1, 1], 1, 2_000);
+        check(&[1; 1_000], 700, 200);
+        check(&[&[1; 50][..], &[4; 50]].concat(), 60, 200);
+        check(&[1, 1, 1], 1, 20);
     }
 
     #[test]
@@ -197,7 +208,7 @@ mod tests {
         let now = Instant::now();
         let mut balancer = Balancer::new(&balance(), &candidates(&[1; 10]), 0, now, None);
         let picks: Vec<_> = (0..12).map(|key| pick(&mut balancer, mix(key))).collect();
-        assert_eq!(picks, [0; 12]);
+        assert_eq!(picks, [5, 6, 2, 0, 4, 6, 8, 6, 7, 6, 1, 6]);
         assert_eq!(map(&balance(), &[], 1), Vec::<u32>::new());
     }
 }

@@ -257,7 +257,7 @@ mod tests {
             assert_ne!(pick, Some(0), "it is known to be slow");
             longer.settle(pick.expect("one"), Outcome::Abandoned(MS), start);
         }
-        let mut other = all.clone();
+        let mut other = all;
         other[0].hash = 1;
         let other = over(&other, start, Some(&longer));
         assert!(

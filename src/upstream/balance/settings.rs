@@ -11,6 +11,16 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use crate::base::key::KeySource;
 use crate::upstream::balance::Balance;
 
+impl Balance {
+    /// What of a request decides where it goes; none where nothing does.
+    pub fn key(&self) -> Option<&KeySource> {
+        match self {
+            Self::RingHash(hashing) | Self::Maglev(hashing) => Some(&hashing.by),
+            Self::RoundRobin | Self::Random | Self::LeastRequest | Self::P2cEwma => None,
+        }
+    }
+}
+
 /// Which key of a request decides, and how far it may.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -61,12 +71,6 @@ impl<'de> Deserialize<'de> for Bound {
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Bound, E> {
                 text.parse().map_err(E::custom)
-            }
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Bound, E> {
-                self.visit_str(&number.to_string())
-            }
-            fn visit_f64<E: Error>(self, number: f64) -> Result<Bound, E> {
-                self.visit_str(&number.to_string())
             }
         }
         deserializer.deserialize_str(Text)
@@ -181,6 +185,9 @@ mod tests {
             Balance::RingHash(hashing(r#"{"path": "user"}"#, None)),
         );
         assert_eq!(Balance::default(), Balance::P2cEwma);
+        let user = read(r#"{"maglev": {"by": {"path": "user"}}}"#).expect("valid");
+        assert_eq!(user.key().and_then(KeySource::param), Some("user"));
+        assert_eq!(Balance::Random.key(), None);
     }
 
     #[test]
@@ -213,7 +220,7 @@ mod tests {
         }
         check(
             r#"{"maglev": {"by": "client_ip", "bounded_load": 1.25}}"#,
-            "`1.25` is not a bound",
+            "a bound of the load such as `125%`",
         );
     }
 

@@ -46,13 +46,15 @@ fn without_endpoints_nobody_is_picked_and_with_one_it_always_is() {
 
 #[test]
 fn shares_follow_the_weights() {
-    // How far a share may be from its due: the ring's points fall by chance, `p2c_ewma` follows the
-    // noise of latencies.
+    // How far a share may be from its due: the ring's points fall by chance, requests in
+    // flight are whole numbers, and latencies scatter.
     let tolerance = |balance: &Balance| match balance {
         Balance::RoundRobin => 0.01,
-        Balance::Random | Balance::LeastRequest | Balance::Maglev(_) => 0.07,
+        Balance::Random => 0.07,
+        Balance::Maglev(hashing) if hashing.bounded_load.is_none() => 0.07,
+        Balance::LeastRequest | Balance::Maglev(_) => 0.2,
         Balance::P2cEwma => 0.25,
-        Balance::RingHash(_) => 0.3,
+        Balance::RingHash(_) => 0.35,
     };
     for balance in policies() {
         for weights in [&[1; 3][..], &[1; 10], &[1, 3], &[5, 3, 2, 10]] {
@@ -152,18 +154,16 @@ fn the_next_place_of_a_key_is_its_own_too() {
         if !matches!(balance, Balance::RingHash(_) | Balance::Maglev(_)) {
             continue;
         }
-        let pick = |key: u64, avoid: &[u32]| {
-            let all = candidates(&[1; 5]);
-            let mut balancer = Balancer::new(&balance, &all, key, now, None);
-            let key = Some(crate::base::key::mix(key));
-            let choice = choice(key.unwrap_or_default(), now);
-            balancer
-                .pick(&Choice {
-                    avoid,
-                    key,
-                    ..choice
-                })
-                .expect("one")
+        let mut balancer = Balancer::new(&balance, &candidates(&[1; 5]), 0, now, None);
+        let mut pick = |key: u64, avoid: &[u32]| {
+            let choice = Choice {
+                avoid,
+                key: Some(crate::base::key::mix(key)),
+                ..choice(key, now)
+            };
+            let number = balancer.pick(&choice).expect("one");
+            balancer.settle(number, Outcome::Answered(MS), now);
+            number
         };
         let mut seconds = std::collections::HashSet::new();
         for key in 0..100 {
