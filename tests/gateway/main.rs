@@ -19,6 +19,7 @@ mod hostile;
 mod limits;
 mod middlewares;
 mod reload;
+mod retries;
 mod routing;
 mod streaming;
 mod telemetry;
