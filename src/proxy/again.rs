@@ -276,7 +276,9 @@ impl Tries<'_> {
         let attempts = exchange.decision.attempts.len();
         match outcome {
             Ok(sent) => {
-                exchange.exhausted = attempts > 1 && why != Why::NotNamed;
+                if attempts > 1 && why != Why::NotNamed {
+                    exchange.exhausted = u32::try_from(attempts).ok();
+                }
                 Ok(sent)
             }
             Err(failed) => {

@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use crate::base::caller::{CallError, Caller};
 use crate::base::clock::Timeout;
 use crate::base::message::{Request, Response};
-use crate::proxy::retry::{self, Ended, Facts, Pushback, Ran, Resend, Verdict};
+use crate::proxy::retry::{self, Ended, Facts, Pushback, Ran, Resend, Verdict, Why};
 use crate::proxy::{Local, again, attempt};
 use crate::snapshot::publish::View;
 use crate::telemetry::metrics;
@@ -118,13 +118,19 @@ async fn send(
             as_what: retry::condition(&failure.cause),
             ran: Ran::Never,
         };
-        let random = fastrand::u64(..);
-        let mut budget = lane.budget().borrow_mut();
-        let Verdict::Again(wait) = retry::decide(policy, ended, &facts, &mut budget, end, random)
-        else {
-            return Err(failure);
+        let verdict = {
+            let budget = &mut lane.budget().borrow_mut();
+            retry::decide(policy, ended, &facts, budget, end, fastrand::u64(..))
         };
-        drop(budget);
+        let wait = match verdict {
+            Verdict::Again(wait) => wait,
+            Verdict::Over(why) => {
+                if why == Why::Budget {
+                    series.retry(local.id, metrics::Retry::Refused);
+                }
+                return Err(failure);
+            }
+        };
         request = untouched;
         Timeout::new(&local.sweep, end, wait).await;
     }

@@ -47,8 +47,8 @@ pub(crate) struct Exchange {
     pub answered: Option<Instant>,
     /// Middlewares stand around the backend, and may have taken their time.
     pub hooked: bool,
-    /// Every attempt failed, and what the upstream said to the last one was passed on.
-    pub exhausted: bool,
+    /// So many attempts all failed, and what the upstream said to the last one is passed on.
+    pub exhausted: Option<u32>,
     pub decision: Decision,
     /// What middlewares keep from one hook to the other.
     pub kept: http::Extensions,
@@ -115,7 +115,7 @@ impl Exchange {
             came: None,
             answered: None,
             hooked: false,
-            exhausted: false,
+            exhausted: None,
             decision: Decision::default(),
             kept: http::Extensions::new(),
             version: head.version(),
@@ -208,9 +208,8 @@ impl Exchange {
                 "the client left before the head of the answer",
             );
         }
-        if self.exhausted {
+        if let Some(attempts) = self.exhausted {
             // Only now: the answer is the upstream's own, which nobody here was to put into words.
-            let attempts = self.decision.attempts.len();
             self.decision.fail(
                 Flag::RetriesExhausted,
                 format!("none of {attempts} attempts succeeded; the last answer was passed on"),

@@ -166,7 +166,7 @@ async fn send(
     let client = ask_to_switch(request, wish);
     let nature = match wish {
         Wish::Plain => retry::nature(request.head.method(), policy),
-        _ => Nature::LeavesHttp,
+        Wish::Upgrade => Nature::LeavesHttp,
     };
     let tries = Tries {
         lane,

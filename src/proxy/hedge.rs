@@ -48,7 +48,7 @@ struct Runner {
 }
 
 enum Event {
-    Ended(usize, Outcome),
+    Ended(usize, Box<Outcome>),
     /// Nothing came in time.
     Late,
 }
@@ -97,7 +97,7 @@ pub(crate) async fn send(
                 if is_good && hedge.is_some_and(|hedge| hedge.after == After::P95) {
                     learn(tries.lane, &outcome, now);
                 }
-                return outcome;
+                return *outcome;
             }
         }
     }
@@ -172,7 +172,7 @@ impl<'a> Race<'a> {
     async fn next(&mut self, timer: &mut Option<Timeout>) -> Event {
         poll_fn(|cx| {
             if let Poll::Ready(Some((number, outcome))) = self.running.poll_next_unpin(cx) {
-                return Poll::Ready(Event::Ended(number, outcome));
+                return Poll::Ready(Event::Ended(number, Box::new(outcome)));
             }
             let Some(timer) = timer else {
                 return Poll::Pending;

@@ -47,7 +47,7 @@ impl Deposit {
         reason = "a share is between 0 and 1"
     )]
     pub fn of(share: f64) -> Self {
-        Self((share.clamp(0.0, 1.0) * WHOLE as f64).round() as u32)
+        Self((share.clamp(0.0, 1.0) * 10_000.0).round() as u32)
     }
 
     /// The same in hundredths, where it must be known at compile time.

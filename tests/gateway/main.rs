@@ -20,6 +20,7 @@ mod limits;
 mod middlewares;
 mod mirror;
 mod reload;
+mod retries;
 mod routing;
 mod splits;
 mod streaming;
