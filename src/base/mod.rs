@@ -14,6 +14,7 @@ pub mod message;
 pub mod params;
 pub mod per_worker;
 pub mod problem;
+pub mod range;
 pub mod report;
 pub(crate) mod seats;
 pub mod socket;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::fake::{OK, PATIENCE, Peer, answer, get, read_head, soon, text, until};
-use crate::upstream::{Lane, SendOptions};
+use crate::upstream::{Cause, Lane, SendOptions};
 
 /// A server that answers once on each connection, and leaves it open in a hand of its own.
 async fn answering_once(answer: &'static str) -> (Peer, Rc<RefCell<Vec<TcpStream>>>) {
@@ -63,6 +63,22 @@ async fn an_early_close_teaches_to_give_connections_up_before_it() {
     assert_eq!(lane.counts().idle, 1);
     ask(&lane, 0.0).await;
     assert_eq!(peer.connections.get(), 4);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_request_that_meets_the_close_is_a_lesson_for_the_next() {
+    let (peer, open) = answering_once(OK).await;
+    let lane = peer.lane();
+    ask(&lane, 2.0).await;
+    // Nothing runs between the close and the request, so nobody has seen it.
+    open.borrow_mut().clear();
+    let sending = lane.send(get("/"), SendOptions::new(Instant::now()));
+    let failure = soon(Box::pin(sending)).await.expect_err("closed");
+    assert!(matches!(failure.cause, Cause::Closed), "{failure:?}");
+    let now = Instant::now();
+    ask(&lane, 0.0).await;
+    lane.sweep(now + seconds(1.6));
+    assert_eq!(lane.counts().idle, 0);
 }
 
 #[tokio::test(flavor = "local")]

@@ -17,7 +17,7 @@ use tokio::task::spawn_local;
 
 use crate::base::body::Body;
 use crate::base::seats::{Bell, Hold, Seats};
-use crate::upstream::client::gate::Permit;
+use crate::upstream::client::bound::Permit;
 use crate::upstream::client::{Open, Site, Unanswered};
 use crate::upstream::connect::{Socket, Traffic};
 use crate::upstream::failure::Cause;

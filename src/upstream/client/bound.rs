@@ -1,32 +1,28 @@
 //! The bound on connections (`limits.connections`), and the line of requests that wait for one.
 //!
 //! All workers take from the same slots, but each waits for itself: for a connection of its own that
-//! comes back, for one of its own that closes, and at its tick for what other workers gave up. Without
-//! a bound there is no gate, and nothing of this costs anything.
+//! comes back, for one of its own that closes, and at its tick for what other workers gave up. Where
+//! nothing bounds them, none of this costs anything.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future;
 
 use crate::base::seats::Bell;
 use crate::upstream::client::Site;
-use crate::upstream::client::slots::{Slot, Slots};
 use crate::upstream::failure::{Cause, Failure};
+use crate::upstream::limits::{Full, Queue, Slot, Slots};
 
 /// One lane's share in the bound.
 #[derive(Debug)]
-pub(in crate::upstream) struct Gate {
+pub(in crate::upstream) struct Bound {
     slots: Arc<Slots>,
+    queue: Arc<Queue>,
     /// How many connections this lane has.
     mine: Cell<u32>,
-    /// How many requests may wait, how many do, and for how long.
-    line: u32,
-    waiting: Cell<u32>,
-    patience: Duration,
     /// Rung when a slot of this lane is free again, or a connection that another site may have it.
     bell: Bell,
     /// Those that ever made a connection, which may be idle now.
@@ -36,36 +32,31 @@ pub(in crate::upstream) struct Gate {
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
-    gate: Rc<Gate>,
+    bound: Rc<Bound>,
     slot: Option<Slot>,
 }
 
-/// A place in the line.
-struct Place<'a>(&'a Gate);
-
 /// Every slot is in use.
 #[derive(Debug)]
-pub(super) struct Full;
+pub(super) struct InUse;
 
-impl Gate {
-    /// A bound of `slots`, for which so many requests may wait for so long.
-    pub(in crate::upstream) fn new(slots: Arc<Slots>, line: u32, patience: Duration) -> Rc<Self> {
+impl Bound {
+    /// A bound of `slots`, for which requests wait in `queue`.
+    pub(in crate::upstream) fn new(slots: Arc<Slots>, queue: Arc<Queue>) -> Rc<Self> {
         Rc::new(Self {
             slots,
+            queue,
             mine: Cell::new(0),
-            line,
-            waiting: Cell::new(0),
-            patience,
             bell: Bell::default(),
             sites: RefCell::default(),
         })
     }
 
-    fn permit(self: &Rc<Self>) -> Result<Permit, Full> {
-        let slot = self.slots.take(self.mine.get()).ok_or(Full)?;
+    fn permit(self: &Rc<Self>) -> Result<Permit, InUse> {
+        let slot = self.slots.take(self.mine.get()).ok_or(InUse)?;
         self.mine.set(self.mine.get() + 1);
         Ok(Permit {
-            gate: Rc::clone(self),
+            bound: Rc::clone(self),
             slot: Some(slot),
         })
     }
@@ -86,39 +77,25 @@ impl Gate {
             .max_by_key(|site| site.idle());
         most.is_some_and(|site| site.close_oldest())
     }
-
-    fn enter(&self) -> Option<Place<'_>> {
-        let waiting = self.waiting.get();
-        (waiting < self.line).then(|| {
-            self.waiting.set(waiting + 1);
-            Place(self)
-        })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get().saturating_sub(1));
-    }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
         self.slot.take();
-        self.gate.mine.set(self.gate.mine.get().saturating_sub(1));
-        self.gate.bell.ring();
+        self.bound.mine.set(self.bound.mine.get().saturating_sub(1));
+        self.bound.bell.ring();
     }
 }
 
 impl Site {
     /// The right to one more connection; none is needed where nothing bounds them.
-    pub(super) fn permit(self: &Rc<Self>) -> Result<Option<Permit>, Full> {
-        let Some(gate) = &self.tally.gate else {
+    pub(super) fn permit(self: &Rc<Self>) -> Result<Option<Permit>, InUse> {
+        let Some(bound) = &self.tally.bound else {
             return Ok(None);
         };
-        let permit = gate.permit()?;
+        let permit = bound.permit()?;
         if !self.known.replace(true) {
-            gate.know(self);
+            bound.know(self);
         }
         Ok(Some(permit))
     }
@@ -126,24 +103,24 @@ impl Site {
     /// Tells those who wait that a connection came back.
     pub(super) fn came_back(&self) {
         // Those of this endpoint first: a connection has to be closed for the others.
-        if let Some(gate) = &self.tally.gate
+        if let Some(bound) = &self.tally.bound
             && !self.bell.ring()
         {
-            gate.bell.ring();
+            bound.bell.ring();
         }
     }
 
     /// Waits until `find` finds something, and asks again whenever that has become likelier.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the place in the line back.
-    pub(super) async fn in_line<T>(
+    /// Dropping the future gives the place in the queue back.
+    pub(super) async fn wait_for<T>(
         &self,
         mut find: impl FnMut() -> Option<T>,
     ) -> Result<T, Box<Failure>> {
         let own = self.bell.enter();
-        let Some(gate) = &self.tally.gate else {
-            // Whoever waits without a gate has a deadline of the caller's.
+        let Some(bound) = &self.tally.bound else {
+            // Whoever waits without a bound has a deadline of the caller's.
             loop {
                 if let Some(found) = find() {
                     return Ok(found);
@@ -151,14 +128,9 @@ impl Site {
                 own.rung().await;
             }
         };
-        // What is being closed is no wait worth counting.
-        let making_room = gate.make_room(self);
-        let place = gate.enter();
-        if place.is_none() && !making_room {
-            return Err(self.overflow("and as many requests wait for one as may"));
-        }
-        let any = gate.bell.enter();
-        let found = tokio::time::timeout(gate.patience, async {
+        let making_room = bound.make_room(self);
+        let any = bound.bell.enter();
+        let mut looking = pin!(async {
             if let Some(found) = find() {
                 return found;
             }
@@ -167,18 +139,23 @@ impl Site {
                 if let Some(found) = find() {
                     return found;
                 }
-                gate.make_room(self);
+                bound.make_room(self);
             }
         });
-        let found = found.await;
-        found.map_err(|_| self.overflow(&format!("and none was free within {:?}", gate.patience)))
+        let waited = bound.queue.wait(bound.slots.limit(), looking.as_mut());
+        match waited.await {
+            Ok(found) => Ok(found),
+            // What is being closed needs no place in the queue: it takes a moment.
+            Err(full @ Full::Queue { .. }) if making_room => {
+                let found = tokio::time::timeout(self.connect_timeout, looking).await;
+                found.map_err(|_| self.overflow(full))
+            }
+            Err(full) => Err(self.overflow(full)),
+        }
     }
 
-    fn overflow(&self, why: &str) -> Box<Failure> {
-        let detail = format!(
-            "all connections that `limits.connections` allows are in use, {why}: no request was sent to {}",
-            self.label()
-        );
+    fn overflow(&self, full: Full) -> Box<Failure> {
+        let detail = format!("no connection to {} is free: {full}", self.label());
         self.failure(Cause::Overflow, detail)
     }
 }

@@ -1,0 +1,3 @@
+//! Which endpoints are fit to take requests.
+
+pub mod outlier;
