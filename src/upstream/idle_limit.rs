@@ -153,7 +153,7 @@ fn less(closes_after: Duration) -> Duration {
 /// True if two idle times can come from the same timer, which may be a coarse one.
 fn alike(one: Duration, other: Duration) -> bool {
     let (short, long) = (one.min(other), one.max(other));
-    long - short <= (long / 5).max(MARGIN)
+    long.saturating_sub(short) <= (long / 5).max(MARGIN)
 }
 
 #[cfg(test)]

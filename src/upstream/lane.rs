@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use crate::base::message::{Request, Response};
 use crate::upstream::affinity::AffinitySettings;
 use crate::upstream::balance::{Balance, Balancer, Choice};
-use crate::upstream::client::{Gate, OnInformational, Site, Tally};
+use crate::upstream::client::{Bound, OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::limits::{Full, Gradient, Permit};
 use crate::upstream::members::{Member, Members};
@@ -125,7 +125,7 @@ impl Lane {
         let tally = Tally::new(now);
         let limits = &upstream.limits;
         let tally = Rc::new(match &limits.slots {
-            Some(slots) => tally.bounded(Gate::new(Arc::clone(slots), Arc::clone(&limits.queue))),
+            Some(slots) => tally.bounded(Bound::new(Arc::clone(slots), Arc::clone(&limits.queue))),
             None => tally,
         });
         let seen = upstream.version();

@@ -12,9 +12,19 @@ pub(super) trait Pooled {
     fn is_open(&self) -> bool;
     /// When it takes no further request.
     fn expires(&self) -> Instant;
-    /// Since when it is in a pool, as the pool notes it: a connection that ends meanwhile was closed
-    /// by the other side.
-    fn pooled(&self) -> &Cell<Option<Instant>>;
+    /// Its last stay in the pool, as the pool notes it.
+    fn stay(&self) -> &Cell<Stay>;
+}
+
+/// A connection's last stay in a pool: who closes it early, and after how long, is worth knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stay {
+    /// There was none yet, or the pool itself ended it for good.
+    None,
+    /// Since then. A connection that ends now was closed by the other side.
+    Since(Instant),
+    /// So long, until it was handed out.
+    Until(Duration, Instant),
 }
 
 /// The longest age there is: a time too far away cannot be told.
@@ -45,11 +55,6 @@ struct Idle<C> {
 }
 
 impl<C: Pooled> Idle<C> {
-    fn into_connection(self) -> C {
-        self.connection.pooled().set(None);
-        self.connection
-    }
-
     fn is_usable(&self, now: Instant, limit: Duration) -> bool {
         self.connection.is_open() && now.saturating_duration_since(self.since) < limit
     }
@@ -67,11 +72,12 @@ impl<C: Pooled> Pool<C> {
     pub(super) fn take(&self, now: Instant, limit: Duration) -> Option<C> {
         let mut idle = self.idle.borrow_mut();
         while let Some(entry) = idle.pop() {
-            let usable = entry.is_usable(now, limit);
-            let connection = entry.into_connection();
-            if usable {
-                return Some(connection);
+            if entry.is_usable(now, limit) {
+                let rest = now.saturating_duration_since(entry.since);
+                entry.connection.stay().set(Stay::Until(rest, now));
+                return Some(entry.connection);
             }
+            entry.connection.stay().set(Stay::None);
         }
         None
     }
@@ -80,7 +86,7 @@ impl<C: Pooled> Pool<C> {
     pub(super) fn put(&self, connection: C, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if connection.is_open() && now < connection.expires() && idle.len() < self.most {
-            connection.pooled().set(Some(now));
+            connection.stay().set(Stay::Since(now));
             idle.push(Idle {
                 connection,
                 since: now,
@@ -93,7 +99,7 @@ impl<C: Pooled> Pool<C> {
         self.idle.borrow_mut().retain(|entry| {
             let keep = entry.is_usable(now, limit) && now < entry.connection.expires();
             if !keep {
-                entry.connection.pooled().set(None);
+                entry.connection.stay().set(Stay::None);
             }
             keep
         });
@@ -105,7 +111,7 @@ impl<C: Pooled> Pool<C> {
         if idle.is_empty() {
             return false;
         }
-        drop(idle.remove(0).into_connection());
+        idle.remove(0).connection.stay().set(Stay::None);
         true
     }
 
@@ -124,7 +130,7 @@ mod tests {
         name: u32,
         open: bool,
         expires: Instant,
-        pooled: Cell<Option<Instant>>,
+        stay: Cell<Stay>,
     }
 
     impl Pooled for Fake {
@@ -134,8 +140,8 @@ mod tests {
         fn expires(&self) -> Instant {
             self.expires
         }
-        fn pooled(&self) -> &Cell<Option<Instant>> {
-            &self.pooled
+        fn stay(&self) -> &Cell<Stay> {
+            &self.stay
         }
     }
 
@@ -148,13 +154,13 @@ mod tests {
             name,
             open: true,
             expires: opened + 60 * SECOND,
-            pooled: Cell::new(None),
+            stay: Cell::new(Stay::None),
         }
     }
 
     fn taken(pool: &Pool<Fake>, now: Instant) -> Option<u32> {
         pool.take(now, LIMIT).map(|fake| {
-            assert_eq!(fake.pooled.get(), None);
+            assert!(matches!(fake.stay.get(), Stay::Until(rest, at) if at == now && rest <= LIMIT));
             fake.name
         })
     }
@@ -166,7 +172,10 @@ mod tests {
         for name in 1..=3 {
             pool.put(fake(name, now), now);
         }
-        assert_eq!(pool.idle.borrow()[1].connection.pooled.get(), Some(now));
+        assert_eq!(
+            pool.idle.borrow()[1].connection.stay.get(),
+            Stay::Since(now)
+        );
         pool.idle.borrow_mut()[1].connection.open = false;
         assert_eq!(taken(&pool, now), Some(3));
         assert_eq!(taken(&pool, now), Some(1));

@@ -32,12 +32,12 @@ use tokio::task::spawn_local;
 
 use crate::base::body::Body;
 use crate::base::message::{Request, Response};
+use crate::upstream::client::bound::Permit;
 use crate::upstream::client::exchange::{Anew, Exchange, Sent};
-use crate::upstream::client::gate::Permit;
 use crate::upstream::client::{Connections, OnInformational, Open, Site, Unanswered, wire};
 use crate::upstream::connect::Traffic;
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::pool::{Pool, Pooled};
+use crate::upstream::pool::{Pool, Pooled, Stay};
 
 /// The longest head of a response.
 pub(super) const HEAD_BYTES: usize = 64 << 10;
@@ -63,8 +63,7 @@ pub(super) struct Connection {
 /// What a connection shares with the task that drives it.
 struct Link {
     expires: Instant,
-    /// Since when it is in the pool.
-    pooled: Cell<Option<Instant>>,
+    stay: Cell<Stay>,
     /// True once there was an answer on it.
     answered: Cell<bool>,
     traffic: Arc<Traffic>,
@@ -84,8 +83,8 @@ impl Pooled for Connection {
         self.link.expires
     }
 
-    fn pooled(&self) -> &Cell<Option<Instant>> {
-        &self.link.pooled
+    fn stay(&self) -> &Cell<Stay> {
+        &self.link.stay
     }
 }
 
@@ -262,6 +261,7 @@ impl InFlight {
             // Where already the first write failed, the endpoint got no byte.
             failure.unprocessed = link.traffic.written() == self.written;
             if link.answered.get() {
+                self.site.closed_when_used(link.stay.get());
                 failure
                     .detail
                     .push_str(", on a connection that was used before");
@@ -274,15 +274,15 @@ impl InFlight {
 /// A new connection. Where no more may be made, the first that becomes free instead.
 async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
     match site.permit() {
-        Some(permit) => connect(site, permit).await,
-        None => match site.in_line(|| free(site)).await? {
+        Ok(permit) => connect(site, permit).await,
+        Err(_in_use) => match site.wait_for(|| free(site)).await? {
             Free::Connection(connection) => Ok(connection),
             Free::Permit(permit) => connect(site, permit).await,
         },
     }
 }
 
-/// What one who waits in line is waiting for.
+/// What one who waits is waiting for.
 enum Free {
     Connection(Connection),
     Permit(Option<Permit>),
@@ -309,7 +309,7 @@ async fn connect(site: &Rc<Site>, permit: Option<Permit>) -> Result<Connection, 
         .map_err(|error| site.explain(&error))?;
     let link = Rc::new(Link {
         expires: site.expiry(),
-        pooled: Cell::new(None),
+        stay: Cell::new(Stay::None),
         answered: Cell::new(false),
         traffic,
         site: Rc::downgrade(site),
@@ -365,7 +365,7 @@ impl Link {
     /// The connection is closed; by the endpoint, if it was in the pool.
     fn ended(&self) {
         self.parked.take();
-        if let Some(since) = self.pooled.take()
+        if let Stay::Since(since) = self.stay.get()
             && let Some(site) = self.site.upgrade()
         {
             site.closed_while_idle(since);

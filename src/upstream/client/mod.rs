@@ -3,9 +3,9 @@
 //! A [`Site`] is what one worker keeps for one endpoint. Each connection is driven by one local
 //! task; it ends with the connection, and the runtime ends it at the latest with the worker.
 
+mod bound;
 pub(super) mod broken;
 mod exchange;
-mod gate;
 mod h1;
 mod h2;
 mod idle;
@@ -31,8 +31,8 @@ use crate::upstream::idle_limit::IdleLimit;
 use crate::upstream::pool::{self, Pool};
 use crate::upstream::{Endpoint, Protocol, Upstream};
 
-pub(super) use gate::Gate;
-use gate::Permit;
+pub(super) use bound::Bound;
+use bound::Permit;
 
 /// What hyper gives in the place of an answer: why, and the request if it was not begun to be written.
 type Unanswered = hyper::client::conn::TrySendError<http::Request<Body>>;
@@ -48,7 +48,7 @@ pub(super) struct Tally {
     pub(super) connects: Cell<u64>,
     pub(super) connect_failures: Cell<u64>,
     /// The bound on connections, if there is one.
-    gate: Option<Rc<Gate>>,
+    bound: Option<Rc<Bound>>,
 }
 
 impl Tally {
@@ -58,15 +58,15 @@ impl Tally {
             open: Cell::new(0),
             connects: Cell::new(0),
             connect_failures: Cell::new(0),
-            gate: None,
+            bound: None,
         }
     }
 
     /// The same, with a bound on connections.
     #[must_use]
-    pub(super) fn bounded(self, gate: Rc<Gate>) -> Self {
+    pub(super) fn bounded(self, bound: Rc<Bound>) -> Self {
         Self {
-            gate: Some(gate),
+            bound: Some(bound),
             ..self
         }
     }
@@ -114,7 +114,7 @@ pub(super) struct Site {
     idle_at_most: Cell<Duration>,
     /// Rung when a request that waits for a connection of this endpoint may have one.
     bell: Arc<Bell>,
-    /// True once the gate knows this site.
+    /// True once the bound knows this site.
     known: Cell<bool>,
     /// Set once an endpoint of the upstream was seen to send an informational response.
     informs: Arc<AtomicBool>,

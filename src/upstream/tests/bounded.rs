@@ -1,5 +1,6 @@
 //! The bound on connections: who waits, who makes room, who is turned away.
 
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use tokio::task::{JoinHandle, spawn_local};
 
 use super::fake::{OK, PATIENCE, Peer, get, read_head, soon, text, until};
 use super::http2::{say, streams};
-use crate::upstream::client::{Gate, Site, Slots, Tally};
+use crate::upstream::client::{Bound, Site, Tally};
+use crate::upstream::limits::{Queue, Slots};
 use crate::upstream::{Cause, Failure, Protocol, Settings, Upstream};
 
 struct Lane {
@@ -20,14 +22,21 @@ struct Lane {
 }
 
 /// The sites of a lane that may have so many connections, and so many requests that wait.
-fn bounded(peers: &[&Peer], protocol: Protocol, most: u32, line: u32, patience: Duration) -> Lane {
+fn bounded(
+    peers: &[&Peer],
+    protocol: Protocol,
+    most: u32,
+    places: u32,
+    patience: Duration,
+) -> Lane {
     let endpoints = peers.iter().map(|peer| peer.endpoint.clone()).collect();
     let mut settings = Settings::new(endpoints);
     settings.protocol = protocol;
     let upstream = Upstream::build("orders", &settings).expect("nothing to resolve");
-    let slots = Slots::new(most);
-    let gate = Gate::new(Arc::clone(&slots), line, patience);
-    let tally = Rc::new(Tally::new(Instant::now()).bounded(gate));
+    let slots = Slots::new(NonZeroU32::new(most).expect("not 0"));
+    let queue = Arc::new(Queue::new(places, patience));
+    let bound = Bound::new(Arc::clone(&slots), queue);
+    let tally = Rc::new(Tally::new(Instant::now()).bounded(bound));
     let endpoints = upstream.members().endpoints();
     let sites = endpoints.iter().zip(0..).map(|(endpoint, number)| {
         let endpoint = Arc::new(endpoint.clone());
@@ -92,9 +101,9 @@ async fn requests_wait_for_the_connection_there_is() {
 #[tokio::test(flavor = "local")]
 async fn an_idle_connection_makes_room_for_another_endpoint() {
     let (one, two) = (Peer::answering(OK).await, Peer::answering(OK).await);
-    // Even where nobody may wait in line.
-    for line in [0, 10] {
-        let lane = bounded(&[&one, &two], Protocol::Http1, 1, line, PATIENCE);
+    // Even where nobody may wait.
+    for places in [0, 10] {
+        let lane = bounded(&[&one, &two], Protocol::Http1, 1, places, PATIENCE);
         let before = (one.connections.get(), two.connections.get());
         for _ in 0..2 {
             for site in &lane.sites {
@@ -121,10 +130,10 @@ async fn who_waits_for_too_long_or_is_one_too_many_is_turned_away() {
         assert!(failure.detail.contains(sentence), "{failure}");
     };
     let third = done(ask(&lane.sites[0], "/")).await.expect_err("too many");
-    check(&third, "as many requests wait for one as may");
+    check(&third, "the queue of 1 request is full");
     let second = done(second).await.expect_err("too long");
-    check(&second, "none was free within 100ms");
-    // The place in the line is free again.
+    check(&second, "waited 100ms for one of 1 connection");
+    // The place in the queue is free again.
     let fourth = ask(&lane.sites[0], "/");
     tokio::time::sleep(Duration::from_millis(10)).await;
     gate.notify_one();
@@ -134,9 +143,12 @@ async fn who_waits_for_too_long_or_is_one_too_many_is_turned_away() {
 
 #[tokio::test(flavor = "local")]
 async fn what_another_worker_gives_up_is_seen_at_the_tick() {
-    let peer = Peer::answering(OK).await;
-    let lane = bounded(&[&peer], Protocol::Http1, 1, 1, PATIENCE);
+    let gate = Rc::new(Notify::new());
+    let peer = patient(&gate).await;
+    let lane = bounded(&[&peer], Protocol::Http1, 2, 1, PATIENCE);
     let slot = lane.slots.take(0).expect("a slot");
+    let first = ask(&lane.sites[0], "/wait");
+    until(|| peer.connections.get() == 1).await;
     let waiting = ask(&lane.sites[0], "/");
     tokio::time::sleep(Duration::from_millis(10)).await;
     drop(slot);
@@ -144,6 +156,9 @@ async fn what_another_worker_gives_up_is_seen_at_the_tick() {
     assert!(!waiting.is_finished());
     lane.sites[0].sweep(Instant::now());
     assert_eq!(done(waiting).await.expect("an answer"), "ok");
+    gate.notify_one();
+    assert_eq!(done(first).await.expect("an answer"), "ok");
+    assert_eq!(peer.connections.get(), 2);
 }
 
 #[tokio::test(flavor = "local")]

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::fake::{OK, PATIENCE, Peer, answer, get, read_head, soon, text, until};
-use crate::upstream::{Lane, SendOptions};
+use crate::upstream::{Cause, Lane, SendOptions};
 
 /// A server that answers once on each connection, and leaves it open in a hand of its own.
 async fn answering_once(answer: &'static str) -> (Peer, Rc<RefCell<Vec<TcpStream>>>) {
@@ -28,11 +28,16 @@ async fn answering_once(answer: &'static str) -> (Peer, Rc<RefCell<Vec<TcpStream
     (peer, open)
 }
 
-/// A request as it would have been sent so long ago.
-async fn ask(lane: &Rc<Lane>, ago: Duration) {
-    let options = SendOptions::new(Instant::now() - ago);
+/// A request as it would have been sent so many seconds ago.
+async fn ask(lane: &Rc<Lane>, ago: f64) {
+    let options = SendOptions::new(before(ago));
     let sent = soon(Box::pin(lane.send(get("/"), options))).await;
     assert_eq!(text(sent.expect("an answer").response).await, "ok");
+}
+
+fn before(ago: f64) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(seconds(ago)).expect("an old machine")
 }
 
 fn seconds(seconds: f64) -> Duration {
@@ -43,21 +48,37 @@ fn seconds(seconds: f64) -> Duration {
 async fn an_early_close_teaches_to_give_connections_up_before_it() {
     let (peer, open) = answering_once(OK).await;
     let lane = peer.lane();
-    ask(&lane, seconds(2.0)).await;
+    ask(&lane, 2.0).await;
     open.borrow_mut().clear();
     until(|| lane.counts().active + lane.counts().idle == 0).await;
     // Two seconds, of which half a second is left out.
     let now = Instant::now();
-    ask(&lane, Duration::ZERO).await;
+    ask(&lane, 0.0).await;
     lane.sweep(now + seconds(1.4));
     assert_eq!(lane.counts().idle, 1);
     lane.sweep(now + seconds(1.6));
     assert_eq!(lane.counts().idle, 0);
     // Nor is one handed out that no tick has closed yet.
-    ask(&lane, seconds(1.7)).await;
+    ask(&lane, 1.7).await;
     assert_eq!(lane.counts().idle, 1);
-    ask(&lane, Duration::ZERO).await;
+    ask(&lane, 0.0).await;
     assert_eq!(peer.connections.get(), 4);
+}
+
+#[tokio::test(flavor = "local")]
+async fn a_request_that_meets_the_close_is_a_lesson_for_the_next() {
+    let (peer, open) = answering_once(OK).await;
+    let lane = peer.lane();
+    ask(&lane, 2.0).await;
+    // Nothing runs between the close and the request, so nobody has seen it.
+    open.borrow_mut().clear();
+    let sending = lane.send(get("/"), SendOptions::new(Instant::now()));
+    let failure = soon(Box::pin(sending)).await.expect_err("closed");
+    assert!(matches!(failure.cause, Cause::Closed), "{failure:?}");
+    let now = Instant::now();
+    ask(&lane, 0.0).await;
+    lane.sweep(now + seconds(1.6));
+    assert_eq!(lane.counts().idle, 0);
 }
 
 #[tokio::test(flavor = "local")]
@@ -78,13 +99,12 @@ async fn a_restart_teaches_nothing() {
     let requests: Vec<_> = (0..3)
         .map(|_| {
             let lane = Rc::clone(&lane);
-            spawn_local(async move { ask(&lane, Duration::ZERO).await })
+            spawn_local(async move { ask(&lane, 0.0).await })
         })
         .collect();
     until(|| lane.counts().active == 3).await;
-    let now = Instant::now();
     for (idle, ago) in [(1, 20.0), (2, 8.0), (3, 2.0)] {
-        lane.sweep(now - seconds(ago));
+        lane.sweep(before(ago));
         gate.notify_one();
         until(|| lane.counts().idle == idle).await;
     }
@@ -96,7 +116,7 @@ async fn a_restart_teaches_nothing() {
     until(|| lane.counts().active + lane.counts().idle == 0).await;
     let now = Instant::now();
     gate.notify_one();
-    ask(&lane, Duration::ZERO).await;
+    ask(&lane, 0.0).await;
     lane.sweep(now + seconds(54.0));
     assert_eq!(lane.counts().idle, 1);
 }
@@ -107,7 +127,7 @@ async fn an_endpoint_that_says_how_long_it_waits_is_believed() {
     let (peer, _open) = answering_once(said).await;
     let lane = peer.lane();
     let now = Instant::now();
-    ask(&lane, Duration::ZERO).await;
+    ask(&lane, 0.0).await;
     lane.sweep(now + seconds(3.9));
     assert_eq!(lane.counts().idle, 1);
     lane.sweep(now + seconds(4.1));

@@ -17,19 +17,19 @@ use tokio::task::spawn_local;
 
 use crate::base::body::Body;
 use crate::base::seats::{Bell, Hold, Seats};
-use crate::upstream::client::gate::Permit;
+use crate::upstream::client::bound::Permit;
 use crate::upstream::client::{Open, Site, Unanswered};
 use crate::upstream::connect::{Socket, Traffic};
 use crate::upstream::failure::Cause;
 
 /// The most streams at once on a connection of ours, even if the endpoint allows more.
-const STREAMS: usize = 100;
+const STREAMS: u32 = 100;
 
 /// How much an endpoint may send ahead of the client, for one stream and for the connection: so much
 /// that all streams together cannot use up what the connection has. Otherwise a few clients that read
 /// slowly would stop everyone else's answers.
 const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = STREAMS as u32 * STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// How much of one request's body is buffered when the endpoint does not take it.
 const SEND_BUFFER: usize = 256 << 10;
@@ -212,7 +212,8 @@ impl Connection {
         if let Ok(driven) = self.driven.try_borrow()
             && let Some(task) = &driven.task
         {
-            self.limit.set(task.current_max_send_streams().min(STREAMS));
+            self.limit
+                .set(task.current_max_send_streams().min(STREAMS as usize));
         }
         self.limit.get()
     }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use super::connection::{Connection, Failed};
-use crate::upstream::client::gate::Permit;
+use crate::upstream::client::bound::Permit;
 use crate::upstream::client::{Connections, Site};
 use crate::upstream::failure::Failure;
 
@@ -48,7 +48,7 @@ impl Shared {
         loop {
             let way = match self.way(site) {
                 Some(way) => way,
-                None => site.in_line(|| self.way(site)).await?,
+                None => site.wait_for(|| self.way(site)).await?,
             };
             let flight = match way {
                 Way::Connection(connection) => return Ok(connection),
@@ -119,6 +119,6 @@ async fn land(site: Rc<Site>, flight: Rc<Flight>, permit: Option<Permit>) {
     }
     flight.made.replace(Some(made.map(drop)));
     flight.landed.notify_waiters();
-    // Those in line may have a stream of it, or see that there is nobody to wait for.
+    // Those who wait may have a stream of it, or see that there is nobody to wait for.
     site.bell.ring_for_all();
 }

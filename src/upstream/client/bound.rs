@@ -1,8 +1,8 @@
 //! The bound on connections (`limits.connections`), and the line of requests that wait for one.
 //!
 //! All workers take from the same slots, but each waits for itself: for a connection of its own that
-//! comes back, for one of its own that closes, and at its tick for what other workers gave up. Without
-//! a bound there is no gate, and nothing of this costs anything.
+//! comes back, for one of its own that closes, and at its tick for what other workers gave up. Where
+//! nothing bounds them, none of this costs anything.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -18,12 +18,11 @@ use crate::upstream::limits::{Full, Queue, Slot, Slots};
 
 /// One lane's share in the bound.
 #[derive(Debug)]
-pub(in crate::upstream) struct Gate {
+pub(in crate::upstream) struct Bound {
     slots: Arc<Slots>,
+    queue: Arc<Queue>,
     /// How many connections this lane has.
     mine: Cell<u32>,
-    /// Where they wait, together with those of other workers.
-    queue: Arc<Queue>,
     /// Rung when a slot of this lane is free again, or a connection that another site may have it.
     bell: Bell,
     /// Those that ever made a connection, which may be idle now.
@@ -33,27 +32,31 @@ pub(in crate::upstream) struct Gate {
 /// The right to one connection; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
-    gate: Rc<Gate>,
+    bound: Rc<Bound>,
     slot: Option<Slot>,
 }
 
-impl Gate {
-    /// A bound of `slots`, for which requests wait in the queue.
+/// Every slot is in use.
+#[derive(Debug)]
+pub(super) struct InUse;
+
+impl Bound {
+    /// A bound of `slots`, for which requests wait in `queue`.
     pub(in crate::upstream) fn new(slots: Arc<Slots>, queue: Arc<Queue>) -> Rc<Self> {
         Rc::new(Self {
             slots,
-            mine: Cell::new(0),
             queue,
+            mine: Cell::new(0),
             bell: Bell::default(),
             sites: RefCell::default(),
         })
     }
 
-    fn permit(self: &Rc<Self>) -> Option<Permit> {
-        let slot = self.slots.take(self.mine.get())?;
+    fn permit(self: &Rc<Self>) -> Result<Permit, InUse> {
+        let slot = self.slots.take(self.mine.get()).ok_or(InUse)?;
         self.mine.set(self.mine.get() + 1);
-        Some(Permit {
-            gate: Rc::clone(self),
+        Ok(Permit {
+            bound: Rc::clone(self),
             slot: Some(slot),
         })
     }
@@ -79,45 +82,45 @@ impl Gate {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.slot.take();
-        self.gate.mine.set(self.gate.mine.get().saturating_sub(1));
-        self.gate.bell.ring();
+        self.bound.mine.set(self.bound.mine.get().saturating_sub(1));
+        self.bound.bell.ring();
     }
 }
 
 impl Site {
     /// The right to one more connection; none is needed where nothing bounds them.
-    pub(super) fn permit(self: &Rc<Self>) -> Option<Option<Permit>> {
-        let Some(gate) = &self.tally.gate else {
-            return Some(None);
+    pub(super) fn permit(self: &Rc<Self>) -> Result<Option<Permit>, InUse> {
+        let Some(bound) = &self.tally.bound else {
+            return Ok(None);
         };
-        let permit = gate.permit()?;
+        let permit = bound.permit()?;
         if !self.known.replace(true) {
-            gate.know(self);
+            bound.know(self);
         }
-        Some(Some(permit))
+        Ok(Some(permit))
     }
 
     /// Tells those who wait that a connection came back.
     pub(super) fn came_back(&self) {
         // Those of this endpoint first: a connection has to be closed for the others.
-        if let Some(gate) = &self.tally.gate
+        if let Some(bound) = &self.tally.bound
             && !self.bell.ring()
         {
-            gate.bell.ring();
+            bound.bell.ring();
         }
     }
 
     /// Waits until `find` finds something, and asks again whenever that has become likelier.
     ///
     /// # Cancel safety
-    /// Dropping the future gives the place in the line back.
-    pub(super) async fn in_line<T>(
+    /// Dropping the future gives the place in the queue back.
+    pub(super) async fn wait_for<T>(
         &self,
         mut find: impl FnMut() -> Option<T>,
     ) -> Result<T, Box<Failure>> {
         let own = self.bell.enter();
-        let Some(gate) = &self.tally.gate else {
-            // Whoever waits without a gate has a deadline of the caller's.
+        let Some(bound) = &self.tally.bound else {
+            // Whoever waits without a bound has a deadline of the caller's.
             loop {
                 if let Some(found) = find() {
                     return Ok(found);
@@ -125,16 +128,9 @@ impl Site {
                 own.rung().await;
             }
         };
-        // What is being closed is no wait worth counting.
-        let making_room = gate.make_room(self);
-        let place = gate.queue.join(gate.slots.limit());
-        if let Err(full) = &place
-            && !making_room
-        {
-            return Err(self.overflow(*full));
-        }
-        let any = gate.bell.enter();
-        let found = tokio::time::timeout(gate.queue.timeout(), async {
+        let making_room = bound.make_room(self);
+        let any = bound.bell.enter();
+        let mut looking = pin!(async {
             if let Some(found) = find() {
                 return found;
             }
@@ -143,20 +139,23 @@ impl Site {
                 if let Some(found) = find() {
                     return found;
                 }
-                gate.make_room(self);
+                bound.make_room(self);
             }
         });
-        let found = found.await;
-        found.map_err(|_| {
-            self.overflow(Full::Timeout {
-                waited: gate.queue.timeout(),
-                room: gate.slots.limit(),
-            })
-        })
+        let waited = bound.queue.wait(bound.slots.limit(), looking.as_mut());
+        match waited.await {
+            Ok(found) => Ok(found),
+            // What is being closed needs no place in the queue: it takes a moment.
+            Err(full @ Full::Queue { .. }) if making_room => {
+                let found = tokio::time::timeout(self.connect_timeout, looking).await;
+                found.map_err(|_| self.overflow(full))
+            }
+            Err(full) => Err(self.overflow(full)),
+        }
     }
 
     fn overflow(&self, full: Full) -> Box<Failure> {
-        let detail = format!("no connection to {} for the request: {full}", self.label());
+        let detail = format!("no connection to {} is free: {full}", self.label());
         self.failure(Cause::Overflow, detail)
     }
 }
