@@ -425,6 +425,14 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_is_seen_through_a_count() {
+        let limited = || Body::full("12345").limited(5);
+        assert!(limited().has_limit());
+        assert!(limited().counted().0.has_limit());
+        assert!(!Body::full("12345").counted().0.has_limit());
+    }
+
+    #[test]
     fn a_body_of_trailers_has_no_length() {
         let body = Body::trailers(HeaderMap::new());
         assert_eq!(body.len(), None);

@@ -210,7 +210,7 @@ impl http_body::Body for Second {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

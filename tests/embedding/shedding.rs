@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use retort::app::Watch;
+use retort::http::HeaderValue;
 use retort::{Doors, Gateway, Options, Registry, Source};
 use tempfile::TempDir;
 
@@ -106,7 +107,7 @@ async fn a_refusal_says_when_to_come_back_and_why() {
 
     // gRPC clients get it in their own words.
     let mut call = request("/low");
-    let grpc = retort::http::HeaderValue::from_static("application/grpc");
+    let grpc = HeaderValue::from_static("application/grpc");
     call.headers_mut().insert("content-type", grpc);
     let answer = send(&gateway, call).await;
     assert_eq!(answer.status(), 200);

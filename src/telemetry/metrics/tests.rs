@@ -47,6 +47,7 @@ fn busy() -> Arc<Metrics> {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.advance(State::Ready);
     metrics.follow(lifecycle);
+    metrics.feel(Arc::default());
     metrics
 }
 
@@ -79,6 +80,7 @@ fn shards_of_all_workers_are_one_number() {
         r#"retort_lifecycle_state{state="ready"} 1"#,
         r#"retort_lifecycle_state{state="starting"} 0"#,
         r#"retort_access_log_dropped_total{reason="behind"} 4"#,
+        "retort_shedding_level 0",
         "retort_metrics_series_dropped_total 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
