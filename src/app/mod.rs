@@ -4,6 +4,7 @@
 //! is ever waited for by a request.
 
 mod control;
+mod keepers;
 mod pressure;
 mod reload;
 mod signals;

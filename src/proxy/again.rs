@@ -7,11 +7,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::header;
 use smallvec::SmallVec;
 
 use crate::base::body::Body;
 use crate::base::clock::Timeout;
-use crate::base::message::{Request, RequestHead};
+use crate::base::message::{Client, Request, RequestHead};
 use crate::base::replay::Replay;
 use crate::config::{Condition, Retry};
 use crate::proxy::attempt::{self, Clock, Outcome, attempt};
@@ -126,6 +127,22 @@ impl Spare {
     }
 }
 
+/// A client that stays with its endpoint.
+pub(crate) struct Stay {
+    client: Client,
+    /// The hash of that endpoint, if it has one already.
+    wanted: Option<u64>,
+}
+
+/// Whom the client shall stay with, where the upstream keeps clients.
+pub(crate) fn stay(lane: &Lane, head: &RequestHead) -> Option<Box<Stay>> {
+    let affinity = lane.affinity()?;
+    Some(Box::new(Stay {
+        client: head.client,
+        wanted: affinity.wanted(head),
+    }))
+}
+
 /// What all attempts of one request have in common.
 pub(crate) struct Tries<'a> {
     pub lane: &'a Rc<Lane>,
@@ -134,6 +151,8 @@ pub(crate) struct Tries<'a> {
     /// How long both sides may be silent.
     pub idle: Option<Duration>,
     pub spare: Option<Box<Spare>>,
+    /// The endpoint that the client shall stay with.
+    pub stay: Option<Box<Stay>>,
 }
 
 impl Tries<'_> {
@@ -145,6 +164,8 @@ impl Tries<'_> {
         now: Instant,
     ) -> (SendOptions<'static>, Clock) {
         let mut options = SendOptions::new(now);
+        options.key = self.lane.key(&request.head);
+        options.stay = self.stay.as_ref().and_then(|stay| stay.wanted);
         let permit = forward::expect_continue(request);
         options.on_informational = inform::relay(exchange, self.lane, permit);
         let clock = Clock::new(
@@ -154,6 +175,20 @@ impl Tries<'_> {
             exchange.received.clone(),
         );
         (options, clock)
+    }
+
+    /// Has the client come back to whoever answered it.
+    pub(crate) fn keep_client(&self, sent: &mut Sent) {
+        let (Some(stay), Some(affinity)) = (&self.stay, self.lane.affinity()) else {
+            return;
+        };
+        let members = self.lane.upstream().members();
+        if let Some(member) = members.get(sent.endpoint)
+            && stay.wanted != Some(member.endpoint.hash)
+        {
+            let cookie = affinity.set_cookie(member.endpoint.hash, &stay.client);
+            sent.response.head.headers.append(header::SET_COOKIE, cookie);
+        }
     }
 
     /// The first attempt.

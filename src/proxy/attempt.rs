@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::header::{self, HeaderValue};
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
@@ -51,6 +52,9 @@ pub(crate) struct Clock {
     timer: Option<Timeout>,
 }
 
+/// A deadline that passes after so long is held against the endpoint, like a timeout.
+const FAIR: Duration = Duration::from_secs(1);
+
 /// Sends, and waits for the head of the answer; the chosen endpoint is noted in `picked` before.
 ///
 /// # Cancel safety
@@ -66,7 +70,8 @@ pub(crate) fn attempt<'a>(
     options.picked = Some(picked);
     Attempt {
         start: options.now,
-        send: lane.send(request, options),
+        send: Some(lane.send(request, options)),
+        lane,
         clock,
         sweep,
         picked,
@@ -77,7 +82,8 @@ pin_project! {
     /// A try under way. A future by hand, for an `async` block would keep what it is made of twice.
     struct Attempt<'a, F> {
         #[pin]
-        send: F,
+        send: Option<F>,
+        lane: &'a Rc<Lane>,
         start: Instant,
         clock: Clock,
         sweep: &'a Rc<Sweep>,
@@ -92,11 +98,22 @@ where
     type Output = Outcome;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        let this = self.project();
-        if let Poll::Ready(outcome) = this.send.poll(cx) {
+        let mut this = self.project();
+        if let Some(send) = this.send.as_mut().as_pin_mut()
+            && let Poll::Ready(outcome) = send.poll(cx)
+        {
             return Poll::Ready(outcome.map_err(|failure| Failed::of(*failure)));
         }
         let failure = ready!(this.clock.poll(this.sweep, *this.start, cx));
+        let is_its_fault = match failure.flag {
+            Flag::UpstreamTimeout => true,
+            // Clients may set deadlines that nobody can meet.
+            Flag::Deadline => this.start.elapsed() >= FAIR,
+            _ => false,
+        };
+        if is_its_fault {
+            this.lane.give_up(|| this.send.set(None));
+        }
         Poll::Ready(Err(Box::new(Failed {
             as_what: (failure.flag == Flag::UpstreamTimeout).then_some(Condition::Timeout),
             failure,
@@ -199,6 +216,11 @@ impl Clock {
 fn translate(failure: upstream::Failure) -> Failure {
     match failure.cause {
         Cause::RequestBody(error) => body_failed(error, failure.detail),
+        Cause::Overflow => {
+            let mut refused = Failure::of(Flag::Overflow, failure.detail);
+            refused.header = Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            refused
+        }
         cause => Failure::of(flag(&cause), failure.detail),
     }
 }

@@ -26,6 +26,7 @@ use crate::snapshot::{Listener, To};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::decision::{Decision, Flag};
 use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
+use crate::upstream::limits::Permit;
 
 /// Everything that is known of a request, from admission to its last byte.
 pub(crate) struct Exchange {
@@ -62,6 +63,8 @@ pub(crate) struct Exchange {
     pub limits: Limits,
     /// Both sides leave HTTP once the client has the head of the answer.
     pub switch: Option<Box<Switch>>,
+    /// Room under the upstream's limit of requests, until the answer's end.
+    pub permit: Option<Permit>,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
@@ -123,6 +126,7 @@ impl Exchange {
             backend: None,
             limits: Limits::default(),
             switch: None,
+            permit: None,
             sent: 0,
             received: None,
             status: failure::client_left(),

@@ -174,6 +174,7 @@ async fn send(
         nature,
         idle: idle(exchange, &route.timeouts),
         spare: again::keep(request, route, nature),
+        stay: again::stay(lane, &request.head),
     };
     if hedge::is_for(&tries) {
         return Box::pin(hedged(exchange, request, tries, now)).await;
@@ -230,10 +231,12 @@ fn answered(
     start: Instant,
 ) -> Result<Response, Failure> {
     match sent {
-        Ok(sent) => {
+        Ok(mut sent) => {
             exchange.waited = sent.at.saturating_duration_since(start);
             exchange.came = Some(sent.at);
             exchange.limits.idle = tries.idle;
+            exchange.permit = sent.permit.take();
+            tries.keep_client(&mut sent);
             answer_of(exchange, sent, client, &tries.route.timeouts)
         }
         Err(failure) => {

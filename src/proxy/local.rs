@@ -113,6 +113,7 @@ impl Local {
             series.connections(self.id, counts.active, counts.idle);
             let (made, failed) = lane.new_connects();
             series.connected(self.id, made, failed);
+            series.set_queue(lane.upstream().queued());
         }
         self.lines_to(&view.snapshot.access_log, now).flush(now);
     }

@@ -86,6 +86,13 @@ impl Builder {
         }
     }
 
+    /// The upstream of that name in the last snapshot.
+    fn upstream_before(&self, name: &str) -> Option<&upstream::Upstream> {
+        let mut kept = self.kept.upstreams.iter();
+        kept.find(|((known, _), _)| **known == *name)
+            .map(|(_, upstream)| &**upstream)
+    }
+
     /// The snapshot goes in force: what it is made of can be taken over by the next.
     pub fn keep(&mut self, built: Built) -> Snapshot {
         self.revision = built.snapshot.revision;
@@ -142,7 +149,13 @@ impl Run<'_> {
         let zone = self.zone.as_deref();
         let built = match self.builder.kept.upstreams.get(&key) {
             Some(same) if same.zone() == zone => Arc::clone(same),
-            _ => match upstream::Upstream::build(name, &upstream.settings, zone, Arc::clone(&series)) {
+            _ => match upstream::Upstream::build(
+                name,
+                &upstream.settings,
+                zone,
+                Arc::clone(&series),
+                self.builder.upstream_before(name),
+            ) {
                 Ok(built) => built,
                 Err(message) => {
                     self.problem(upstream.span, message);

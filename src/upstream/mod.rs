@@ -76,7 +76,8 @@ pub struct Upstream {
 impl Upstream {
     /// Builds an upstream; resolves host names, and so may block: not for a worker's thread.
     ///
-    /// `zone` is where this process runs, as far as it is known.
+    /// `zone` is where this process runs, as far as it is known. What the upstream `before` this one
+    /// has found by the same discovery is taken over, so that a reload never begins with nothing.
     ///
     /// # Errors
     /// A sentence for the operator, when a host name cannot be resolved.
@@ -85,6 +86,7 @@ impl Upstream {
         settings: &Settings,
         zone: Option<&str>,
         series: Arc<UpstreamSeries>,
+        before: Option<&Self>,
     ) -> Result<Arc<Self>, String> {
         let mut endpoints = Vec::new();
         for endpoint in settings.endpoints.iter().flatten() {
@@ -92,6 +94,13 @@ impl Upstream {
                 .resolve()
                 .map_err(|error| format!("upstream `{name}`: {error}"))?;
             endpoints.extend(found);
+        }
+        if let Some(before) = before.filter(|_| settings.discovery.is_some())
+            && before.settings.discovery == settings.discovery
+        {
+            let members = before.members();
+            let there = members.all().filter(|member| !member.has_left());
+            endpoints.extend(there.map(|member| Endpoint::clone(&member.endpoint)));
         }
         let now = Instant::now();
         let mut roster = Roster::new(settings, zone);

@@ -10,7 +10,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::base::values::{Period, Share};
 use crate::upstream::affinity::AffinitySettings;
-pub use crate::upstream::balance::Balance;
+use crate::upstream::balance::Balance;
 use crate::upstream::eligible::ZoneSettings;
 use crate::upstream::endpoint::EndpointSettings;
 use crate::upstream::{discovery, health, limits};

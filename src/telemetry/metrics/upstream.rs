@@ -43,6 +43,7 @@ pub struct UpstreamSeries {
     shards: Shards<Shard>,
     /// Set by whoever watches health, not counted: one number for all workers.
     endpoints: [AtomicU64; ENDPOINTS.len()],
+    queue: AtomicU64,
     admission: Admission,
 }
 
@@ -54,7 +55,6 @@ struct Shard {
     connected: Count,
     unconnected: Count,
     retries: [Count; 3],
-    queue: Count,
 }
 
 const ENDPOINTS: [&str; 4] = ["ready", "unhealthy", "ejected", "draining"];
@@ -68,6 +68,7 @@ impl UpstreamSeries {
             upstream: upstream.into(),
             shards: Shards::new(workers),
             endpoints: Default::default(),
+            queue: AtomicU64::new(0),
             admission: Admission::default(),
         }
     }
@@ -99,14 +100,9 @@ impl UpstreamSeries {
         }
     }
 
-    /// A request begins to wait for a connection or for room under a limit.
-    pub fn enqueue(&self, worker: usize) {
-        self.shards.of(worker).queue.add(1);
-    }
-
-    /// A request waits no longer.
-    pub fn dequeue(&self, worker: usize) {
-        self.shards.of(worker).queue.subtract(1);
+    /// How many requests wait for a connection or for room under a limit; from any thread.
+    pub fn set_queue(&self, number: u32) {
+        self.queue.store(u64::from(number), Ordering::Relaxed);
     }
 
     /// How many endpoints are in a state; from any thread.
@@ -148,7 +144,7 @@ impl Series for UpstreamSeries {
             for (outcome, number) in RETRIES.iter().zip(retries) {
                 out.number(Metric::UpstreamRetries, &[upstream, outcome], number);
             }
-            let queue = self.shards.level(|shard| &shard.queue);
+            let queue = self.queue.load(Ordering::Relaxed);
             out.number(Metric::UpstreamQueue, &[upstream], queue);
         }
         for (key, count) in Codes::merge(&self.shards, |shard| &shard.codes) {

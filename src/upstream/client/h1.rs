@@ -292,7 +292,7 @@ fn free(site: &Rc<Site>) -> Option<Free> {
     if let Some(connection) = take(site) {
         return Some(Free::Connection(connection));
     }
-    site.permit().map(Free::Permit)
+    site.permit().ok().map(Free::Permit)
 }
 
 async fn connect(site: &Rc<Site>, permit: Option<Permit>) -> Result<Connection, Box<Failure>> {

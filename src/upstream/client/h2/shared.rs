@@ -80,7 +80,7 @@ impl Shared {
         if self.open.borrow().iter().any(|one| one.in_use() == 0) {
             return None;
         }
-        let permit = site.permit()?;
+        let permit = site.permit().ok()?;
         let flight = Rc::new(Flight::default());
         *connecting = Some(Rc::clone(&flight));
         // Bounded by the connect timeout.
