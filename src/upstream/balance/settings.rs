@@ -116,6 +116,18 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
+/// A kind after the first: always wrong, and reported where it stands.
+struct Second;
+
+impl<'de> Deserialize<'de> for Second {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Err(D::Error::custom(format!(
+            "`{name}` is a second balance policy: write one"
+        )))
+    }
+}
+
 impl<'de> Deserialize<'de> for Balance {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Either;
@@ -132,12 +144,8 @@ impl<'de> Deserialize<'de> for Balance {
                     return Err(A::Error::custom("name a balance policy"));
                 };
                 let balance = Balance::configured(&kind, &mut map)?;
-                match map.next_key::<String>()? {
-                    None => Ok(balance),
-                    Some(second) => Err(A::Error::custom(format!(
-                        "`{kind}` and `{second}` cannot both be the balance policy: write one"
-                    ))),
-                }
+                map.next_key::<Second>()?;
+                Ok(balance)
             }
         }
         deserializer.deserialize_any(Either)
@@ -207,7 +215,7 @@ mod tests {
         check("3", "a balance policy: `round_robin`, `random`");
         check(
             r#"{"maglev": {"by": "client_ip"}, "random": {}}"#,
-            "`maglev` and `random` cannot both",
+            "`random` is a second balance policy: write one",
         );
         check(r#"{"maglev": {"by": "ip"}}"#, "unknown variant `ip`");
         check(
