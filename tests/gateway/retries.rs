@@ -109,7 +109,10 @@ async fn without_a_policy_what_was_never_sent_goes_elsewhere() {
     let bodies: Vec<_> = up.requests().into_iter().map(|r| r.body).collect();
     assert_eq!(bodies, vec![b"body"; 8], "each once, and whole");
     let failed = [("upstream", "up"), ("flag", "UF")];
-    let metrics = gateway.metrics().await;
+    let all = [("code", "200")];
+    let metrics = gateway
+        .counts("retort_http_requests_total", &all, 8.0)
+        .await;
     let failures = metrics.sum("retort_upstream_requests_total", &failed);
     assert!(failures >= 3.0, "{failures}");
     #[expect(
@@ -418,7 +421,10 @@ async fn a_storm_stays_within_its_budget() {
         attempts >= requests + 30,
         "{attempts}: the minimum is there"
     );
-    let metrics = gateway.metrics().await;
+    let all = [("code", "503")];
+    let metrics = gateway
+        .counts("retort_http_requests_total", &all, 300.0)
+        .await;
     let of = |outcome| {
         let labels = [("upstream", "up"), ("outcome", outcome)];
         metrics.sum("retort_upstream_retries_total", &labels)
