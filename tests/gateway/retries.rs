@@ -18,7 +18,7 @@ pub(crate) enum Does {
     Says(&'static str),
     /// Closes the connection without a word.
     Closes,
-    /// Answers, but late.
+    /// Answers, but late, if anybody still waits.
     Waits(Duration),
     /// Never answers.
     Nothing,
@@ -39,8 +39,10 @@ pub(crate) async fn scripted(steps: &[Does]) -> Upstream {
                     Says(answer) => answer,
                     Closes => break,
                     Waits(time) => {
-                        tokio::time::sleep(time).await;
-                        OK
+                        tokio::select! {
+                            () = tokio::time::sleep(time) => OK,
+                            _ = peer.has_bytes() => break,
+                        }
                     }
                     Nothing => {
                         let _left = peer.has_bytes().await;
