@@ -18,7 +18,8 @@ use crate::base::body::{Body, BodyError};
 ///
 /// It is shared with the body because a library drops the body of a request that failed: what is
 /// left of the source must outlive that. One thread uses it, so the lock is never waited for.
-#[derive(Debug, Clone)]
+/// Once it is dropped nothing more is kept, and what was is let go as soon as it was read.
+#[derive(Debug)]
 pub struct Replay(Arc<Mutex<Tape>>);
 
 #[derive(Debug)]
@@ -30,6 +31,8 @@ struct Tape {
     end: Option<End>,
     /// The latest reader, who alone may read on from the source.
     reader: u32,
+    /// Nobody will ask for the body again.
+    released: bool,
 }
 
 #[derive(Debug)]
@@ -58,6 +61,7 @@ impl Replay {
             limit,
             end: None,
             reader: 0,
+            released: false,
         };
         let replay = Self(Arc::new(Mutex::new(tape)));
         let body = replay.reader(0);
@@ -109,6 +113,12 @@ impl Replay {
     }
 }
 
+impl Drop for Replay {
+    fn drop(&mut self) {
+        lock(&self.0).released = true;
+    }
+}
+
 fn lock(tape: &Mutex<Tape>) -> MutexGuard<'_, Tape> {
     tape.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -155,7 +165,8 @@ impl Tape {
         let Some(kept) = &mut self.kept else {
             return;
         };
-        if kept.len() + chunk.len() > self.limit {
+        // Whoever reads from the source has read all that is kept.
+        if self.released || kept.len() + chunk.len() > self.limit {
             self.kept = None;
         } else {
             kept.extend_from_slice(chunk);
@@ -315,6 +326,17 @@ mod tests {
         let again = replay.again().expect("all is kept");
         assert!(body.next_frame().await.is_none());
         assert_eq!(read(again).await.expect("whole"), ("abc".into(), false));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_kept_for_nobody() {
+        let (mut body, replay) = Replay::new(chunks(&["ab", "cd", "ef"]), 100);
+        assert!(body.next_frame().await.is_some());
+        let again = replay.again().expect("all is kept");
+        let tape = Arc::clone(&replay.0);
+        drop((replay, body));
+        assert_eq!(read(again).await.expect("whole"), ("abcdef".into(), false));
+        assert!(lock(&tape).kept.is_none());
     }
 
     #[tokio::test]

@@ -15,6 +15,7 @@ mod gateway_api;
 mod grpc;
 mod handlers;
 mod harness;
+mod hedging;
 mod hostile;
 mod limits;
 mod middlewares;

@@ -191,9 +191,9 @@ impl JsonSchema for Condition {
         "Condition".into()
     }
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let text = format!(r"^({}|[45][0-9][0-9])$|\$\{{", NAMES.join("|"));
         json_schema!({"anyOf": [
-            {"type": "string", "enum": NAMES},
-            {"type": "string", "pattern": r"^[45][0-9][0-9]$|\$\{"},
+            {"type": "string", "pattern": text},
             {"type": "integer", "minimum": 400, "maximum": 599},
         ]})
     }
