@@ -284,7 +284,7 @@ mod tests {
             host: Host("users.default.svc".into()),
             record: Record::Address { port: 50051 },
             min_ttl: Duration::from_secs(5),
-            max_ttl: Duration::from_secs(300),
+            max_ttl: Duration::from_mins(5),
             timeout: Duration::from_secs(2),
             family: Family::PreferIpv4,
             server: None,
@@ -305,7 +305,7 @@ mod tests {
             (Record::Srv, Family::Both)
         );
         assert_eq!(settings.min_ttl, Duration::from_secs(1));
-        assert_eq!(settings.max_ttl, Duration::from_secs(60));
+        assert_eq!(settings.max_ttl, Duration::from_mins(1));
         assert_eq!(settings.timeout, Duration::from_millis(500));
         assert_eq!(settings.server, Some("[::1]:5353".parse().expect("valid")));
     }
