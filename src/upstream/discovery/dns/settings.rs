@@ -84,7 +84,7 @@ struct Written {
     #[serde(default)]
     family: Family,
     /// An answer counts for at least this long, whatever its TTL; 1 s or more. It bounds how often is
-    /// asked. Default `5s`, the TTL that Kubernetes gives to services.
+    /// asked. Kubernetes gives its services a TTL of 5 s. Default `5s`.
     #[serde(default = "min_ttl", deserialize_with = "a_second")]
     min_ttl: Period,
     /// An answer counts for at most this long, whatever its TTL. Default `5m`.

@@ -98,10 +98,9 @@ impl Known {
     /// What is kept of files that are not there, and whether to look again soon.
     fn absent(&self, present: &Present) -> (BTreeMap<PathBuf, Kept>, bool) {
         let may_forget = present.failures.is_empty() && !present.files.is_empty();
-        let absent = self
-            .files
-            .iter()
-            .filter(|(path, kept)| !(present.files.contains(*path) || (may_forget && kept.is_gone)));
+        let absent = self.files.iter().filter(|(path, kept)| {
+            !(present.files.contains(*path) || (may_forget && kept.is_gone))
+        });
         let kept: BTreeMap<PathBuf, Kept> = absent
             .map(|(path, kept)| {
                 let found = kept.found.clone();
