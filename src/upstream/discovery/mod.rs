@@ -130,7 +130,7 @@ mod tests {
         let read = |json: &str| serde_json::from_str::<Settings>(json);
         let dns = read(r#"{"dns": {"host": "users.default.svc", "port": 50051}}"#);
         assert!(matches!(dns, Ok(Settings::Dns(_))), "{dns:?}");
-        let file = read(r#"{"file": {"paths": "targets/*.json"}}"#);
+        let file = read(r#"{"file": {"paths": ["targets/*.json"]}}"#);
         assert!(matches!(file, Ok(Settings::File(_))), "{file:?}");
         let error = read(r#"{"consul": {}}"#).expect_err("unknown").to_string();
         assert!(error.contains("unknown variant `consul`"), "{error}");

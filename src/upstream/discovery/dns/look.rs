@@ -105,7 +105,7 @@ impl Asker<'_> {
     async fn find(&self, name: &Name, known: &mut Option<Name>) -> Result<Answer, Miss> {
         let is_address = matches!(self.settings.record, Record::Address { .. });
         if let Some(addresses) = self.hosts(name).filter(|_| is_address) {
-            return Ok(self.endpoints(addresses));
+            return Ok(self.endpoints(&addresses));
         }
         if let Some(full) = known.take() {
             let answer = self.full(&full).await;
@@ -132,12 +132,12 @@ impl Asker<'_> {
 
     async fn full(&self, full: &Name) -> Result<Answer, Miss> {
         match self.settings.record {
-            Record::Address { .. } => self.addresses(full).await.map(|all| self.endpoints(all)),
+            Record::Address { .. } => self.addresses(full).await.map(|all| self.endpoints(&all)),
             Record::Srv => self.services(full).await,
         }
     }
 
-    fn endpoints(&self, addresses: Addresses) -> Answer {
+    fn endpoints(&self, addresses: &Addresses) -> Answer {
         let Record::Address { port } = self.settings.record else {
             return Answer::new(Duration::ZERO);
         };

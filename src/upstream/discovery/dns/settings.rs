@@ -84,7 +84,7 @@ struct Written {
     #[serde(default)]
     family: Family,
     /// An answer counts for at least this long, whatever its TTL; 1 s or more. It bounds how often is
-    /// asked. Default `5s`, the TTL that Kubernetes gives to services.
+    /// asked. Kubernetes gives its services a TTL of 5 s. Default `5s`.
     #[serde(default = "min_ttl", deserialize_with = "a_second")]
     min_ttl: Period,
     /// An answer counts for at most this long, whatever its TTL. Default `5m`.
@@ -284,7 +284,7 @@ mod tests {
             host: Host("users.default.svc".into()),
             record: Record::Address { port: 50051 },
             min_ttl: Duration::from_secs(5),
-            max_ttl: Duration::from_secs(300),
+            max_ttl: Duration::from_mins(5),
             timeout: Duration::from_secs(2),
             family: Family::PreferIpv4,
             server: None,
@@ -305,7 +305,7 @@ mod tests {
             (Record::Srv, Family::Both)
         );
         assert_eq!(settings.min_ttl, Duration::from_secs(1));
-        assert_eq!(settings.max_ttl, Duration::from_secs(60));
+        assert_eq!(settings.max_ttl, Duration::from_mins(1));
         assert_eq!(settings.timeout, Duration::from_millis(500));
         assert_eq!(settings.server, Some("[::1]:5353".parse().expect("valid")));
     }

@@ -249,7 +249,9 @@ fn yaml(text: &str) -> Result<Vec<Group>, Wrong> {
     };
     serde_yaml::from_str_with_options(text, options).map_err(|error| {
         let place = error.location().map(|at| (at.line(), at.column()));
-        let message = error.without_snippet().to_string();
+        let message = error
+            .without_snippet()
+            .render_with_formatter(&serde_yaml::UserMessageFormatter);
         let suffix = place.map(|(line, column)| format!(" at line {line}, column {column}"));
         let message = suffix
             .and_then(|suffix| message.strip_suffix(&suffix))
@@ -324,6 +326,7 @@ mod tests {
         assert_eq!(wrong.place, place, "{text}: {wrong:?}");
         assert!(wrong.message.contains(sentence), "{text}: {wrong:?}");
         assert!(!wrong.message.contains(" at line "), "{wrong:?}");
+        assert!(!wrong.message.contains("Options"), "{wrong:?}");
     }
 
     #[test]
@@ -331,14 +334,14 @@ mod tests {
         let check = |text: &str, place: (u64, u64), sentence: &str| {
             check(Format::Json, text, Some(place), sentence);
         };
-        check("[\n  {\"targets\": [\"10.0", (2, 21), "EOF");
+        check("[\n  {\"targets\": [\"10.0", (2, 20), "EOF");
         check(
             "[\n  {\"tragets\": []}]",
             (2, 12),
             "unknown field `tragets`",
         );
         check("[{}]", (1, 3), "missing field `targets`");
-        check("{\"targets\": []}", (1, 0), "expected a sequence");
+        check("{\"targets\": []}", (1, 1), "expected a sequence");
         check(
             r#"[{"targets": ["a.example.com:80"]}]"#,
             (1, 32),
@@ -353,12 +356,12 @@ mod tests {
         check(r#"[{"targets": [80]}]"#, (1, 16), "a target such as");
         check(
             r#"[{"targets": [], "labels": {"weight": "x"}}]"#,
-            (1, 41),
+            (1, 42),
             "is not a weight",
         );
         check(
             r#"[{"targets": [], "labels": {"weight": 10001}}]"#,
-            (1, 43),
+            (1, 44),
             "0 to 10000",
         );
         check(
@@ -381,7 +384,11 @@ mod tests {
             (2, 20),
             "is not a weight",
         );
-        check("- targets: []\n  targets: []\n", (2, 3), "duplicate");
+        check(
+            "- targets: []\n  targets: []\n",
+            (2, 3),
+            "duplicate mapping key",
+        );
     }
 
     #[test]

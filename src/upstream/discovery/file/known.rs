@@ -17,9 +17,13 @@ const MAX_FILES: usize = 1_000;
 
 /// The endpoints of each file, by its path.
 #[derive(Debug, Default)]
-pub(super) struct Known(BTreeMap<PathBuf, Kept>);
+pub(super) struct Known {
+    files: BTreeMap<PathBuf, Kept>,
+    /// Those that could not be read when we looked last.
+    broken: BTreeSet<PathBuf>,
+}
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Kept {
     found: Vec<Found>,
     /// It was not there when we looked last.
@@ -35,7 +39,7 @@ pub(super) struct Looked {
     pub(super) failure: Option<String>,
     /// Where changes are to be expected.
     pub(super) folders: BTreeSet<PathBuf>,
-    /// True if it is to be seen soon whether a file has really gone.
+    /// True if it is to be seen soon whether a file has really gone, or is really broken.
     pub(super) again: bool,
 }
 
@@ -48,57 +52,64 @@ struct Present {
 }
 
 impl Known {
-    /// Reads all files. What cannot be read keeps what it said before; what has gone, and still has
-    /// at the next look, is forgotten, unless all have.
+    /// Reads all files. What cannot be read keeps what it said before, and is told if it cannot be
+    /// read the next time either: somebody may just be writing it. What has gone, and still has at
+    /// the next look, is forgotten, unless all have.
     pub(super) fn look(&mut self, paths: &Paths) -> Looked {
         let mut present = present(paths);
-        if present.files.len() > MAX_FILES {
-            present.files.clear();
-            present.failures = vec![format!("the patterns match more than {MAX_FILES} files")];
-        }
-        let may_forget = present.failures.is_empty() && !present.files.is_empty();
-        let mut again = false;
-        let mut now = BTreeMap::new();
-        for (path, kept) in &self.0 {
-            if present.files.contains(path) {
-                continue;
-            }
-            if may_forget && kept.is_gone {
-                continue;
-            }
-            again |= may_forget;
-            let kept = Kept {
-                is_gone: may_forget,
-                ..kept.clone()
-            };
-            now.insert(path.clone(), kept);
-        }
-        let mut count: usize = now.values().map(|kept: &Kept| kept.found.len()).sum();
+        let (mut files, mut again) = self.absent(&present);
+        let mut count: usize = files.values().map(|kept| kept.found.len()).sum();
+        let mut broken = BTreeSet::new();
         for path in &present.files {
-            let found = read(path).or_else(|failure| {
-                present.failures.push(failure);
-                self.0.get(path).map(|kept| kept.found.clone()).ok_or(())
-            });
-            let Ok(found) = found else { continue };
+            let found = match read(path) {
+                Ok(found) => found,
+                Err(failure) => {
+                    if self.broken.contains(path) {
+                        present.failures.push(failure);
+                    } else {
+                        again = true;
+                    }
+                    broken.insert(path.clone());
+                    let Some(kept) = self.files.get(path) else {
+                        continue;
+                    };
+                    kept.found.clone()
+                }
+            };
             count += found.len();
             if count > MAX_FOUND {
                 // Nothing is taken over: half of them would be an arbitrary half.
                 present.failures = vec![format!("the files name more than {MAX_FOUND} targets")];
                 return looked(None, present, false);
             }
-            let kept = Kept {
-                found,
-                is_gone: false,
-            };
-            now.insert(path.clone(), kept);
+            let is_gone = false;
+            files.insert(path.clone(), Kept { found, is_gone });
         }
-        self.0 = now;
-        let is_known = !self.0.is_empty() || present.failures.is_empty();
+        let is_known = !files.is_empty() || (present.failures.is_empty() && broken.is_empty());
+        self.files = files;
+        self.broken = broken;
         let list = is_known.then(|| {
-            let all = self.0.values().flat_map(|kept| &kept.found);
+            let all = self.files.values().flat_map(|kept| &kept.found);
             all.cloned().collect()
         });
         looked(list, present, again)
+    }
+
+    /// What is kept of files that are not there, and whether to look again soon.
+    fn absent(&self, present: &Present) -> (BTreeMap<PathBuf, Kept>, bool) {
+        let may_forget = present.failures.is_empty() && !present.files.is_empty();
+        let absent = self.files.iter().filter(|(path, kept)| {
+            !(present.files.contains(*path) || (may_forget && kept.is_gone))
+        });
+        let kept: BTreeMap<PathBuf, Kept> = absent
+            .map(|(path, kept)| {
+                let found = kept.found.clone();
+                let is_gone = may_forget;
+                (path.clone(), Kept { found, is_gone })
+            })
+            .collect();
+        let again = may_forget && !kept.is_empty();
+        (kept, again)
     }
 }
 
@@ -125,6 +136,10 @@ fn present(paths: &Paths) -> Present {
             present.add(path.into());
         }
     }
+    if present.files.len() > MAX_FILES {
+        present.files.clear();
+        present.failures = vec![format!("the patterns match more than {MAX_FILES} files")];
+    }
     if present.files.is_empty() && present.failures.is_empty() {
         let patterns: Vec<&str> = paths.iter().collect();
         let none = format!("no file matches `{}`", patterns.join("` or `"));
@@ -135,7 +150,7 @@ fn present(paths: &Paths) -> Present {
 
 impl Present {
     fn add(&mut self, file: PathBuf) {
-        self.folders.insert(folder(&file));
+        self.folders.insert(nearest(&folder(&file)));
         // A ConfigMap's files are links into a folder that is swapped.
         if let Ok(real) = file.canonicalize() {
             self.folders.insert(folder(&real));
@@ -149,8 +164,7 @@ impl Present {
         if !base.is_dir() {
             let failure = format!("there is no folder `{}`", base.display());
             self.failures.push(failure);
-            // It may come: what is above it will tell.
-            self.folders.insert(folder(&base));
+            self.folders.insert(nearest(&base));
             return;
         }
         self.folders.insert(base);
@@ -179,6 +193,15 @@ fn folder(path: &Path) -> PathBuf {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
         _ => PathBuf::from("."),
     }
+}
+
+/// The folder, or what is above it: there one sees it come.
+fn nearest(folder: &Path) -> PathBuf {
+    let mut above = folder.ancestors();
+    above
+        .find(|above| above.is_dir())
+        .unwrap_or(Path::new("."))
+        .to_path_buf()
 }
 
 fn read(path: &Path) -> Result<Vec<Found>, String> {
@@ -244,6 +267,13 @@ mod tests {
             fs::remove_file(self.folder.path().join(name)).expect("removed");
         }
 
+        /// What is seen once doubts are over.
+        fn look_twice(&mut self) -> (Option<Vec<u8>>, Option<String>) {
+            let (_, told) = self.look();
+            assert_eq!(told, None);
+            self.look()
+        }
+
         /// The last bytes of the addresses, and the failure without the folder's name.
         fn look(&mut self) -> (Option<Vec<u8>>, Option<String>) {
             let looked = self.known.look(&self.paths);
@@ -274,6 +304,7 @@ mod tests {
         assert_eq!(case.look(), (Some(vec![1, 2]), None));
         case.write("a.json", "[\n  {\"targets\": [\"10.0.0.1:");
         case.write("b.json", &targets(&[2, 3]));
+        assert!(case.known.look(&case.paths).again);
         let failure = "a.json:2:25: EOF while parsing a string".to_owned();
         assert_eq!(case.look(), (Some(vec![1, 2, 3]), Some(failure)));
         case.write("a.json", &targets(&[4]));
@@ -284,7 +315,7 @@ mod tests {
     fn a_file_that_was_never_read_adds_nothing_and_is_told() {
         let mut case = Case::new(&["*.json"]);
         case.write("a.json", "");
-        let (list, failure) = case.look();
+        let (list, failure) = case.look_twice();
         assert_eq!(list, None);
         assert!(
             failure
@@ -341,6 +372,7 @@ mod tests {
         case.write("b.yml", "- targets: ['10.0.0.2:80']\n");
         assert_eq!(case.look(), (Some(vec![1, 2]), None));
         case.remove("b.yml");
+        assert_eq!(case.look(), (Some(vec![1, 2]), None));
         for _ in 0..3 {
             let failure = "cannot read `b.yml`: there is no such file".to_owned();
             assert_eq!(case.look(), (Some(vec![1, 2]), Some(failure)));
@@ -369,7 +401,7 @@ mod tests {
         case.remove("c.json");
         case.write("b.json", &" ".repeat(1 << 21));
         let failure = "`b.json` is longer than 1 MiB".to_owned();
-        assert_eq!(case.look(), (Some(vec![1]), Some(failure)));
+        assert_eq!(case.look_twice(), (Some(vec![1]), Some(failure)));
     }
 
     #[test]
@@ -378,6 +410,6 @@ mod tests {
         case.write("b.json", "\u{0}");
         fs::create_dir(case.folder.path().join("a.json")).expect("made");
         let failure = "cannot read `a.json`: it is not a file (and 1 more)".to_owned();
-        assert_eq!(case.look(), (None, Some(failure)));
+        assert_eq!(case.look_twice(), (None, Some(failure)));
     }
 }

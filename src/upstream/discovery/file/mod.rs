@@ -15,13 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::known::Known;
-use self::watch::Watch;
+use self::watch::{Change, Watch};
 use super::Found;
 use super::reports::Reports;
 
 pub use settings::{Paths, Settings};
 
-/// When to look again whether a file that is gone has come back: editors put a new one in its place.
+/// When to look again for what is gone or broken: somebody may just be writing it.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// Reads again and again, and reports what is found.
@@ -47,14 +47,10 @@ where
         };
         known = back;
         reports.looked(looked.list, looked.failure);
-        if watch.follow(looked.folders) {
-            // What changed before the watch began went unnoticed.
-            continue;
-        }
-        let wait = if looked.again {
-            AGAIN
-        } else {
-            settings.refresh
+        let wait = match watch.follow(looked.folders) {
+            Change::New => continue,
+            Change::None if !looked.again => settings.refresh,
+            Change::None | Change::Gone => AGAIN,
         };
         tokio::select! {
             () = watch.changed() => {}

@@ -106,8 +106,8 @@ mod tests {
     }
 
     #[test]
-    fn one_path_or_many_are_read() {
-        let one = read(r#"{"paths": "targets/*.json"}"#);
+    fn paths_and_the_refresh_are_read() {
+        let one = read(r#"{"paths": ["targets/*.json"]}"#);
         let expected = Settings {
             paths: Paths(vec!["targets/*.json".into()]),
             refresh: Duration::from_secs(30),
@@ -126,15 +126,18 @@ mod tests {
         };
         check("{}", "missing field `paths`");
         check(r#"{"paths": []}"#, "at least one file");
-        check(r#"{"paths": "targets"}"#, "must end in `.json`");
+        check(r#"{"paths": ["targets"]}"#, "must end in `.json`");
         check(
             r#"{"paths": ["a.json", "targets/*"]}"#,
             "must end in `.json`",
         );
-        check(r#"{"paths": "a/[.json"}"#, "not a pattern of paths");
-        check(r#"{"paths": "a.json", "refresh": "10ms"}"#, "`1s` or more");
+        check(r#"{"paths": ["a/[.json"]}"#, "not a pattern of paths");
         check(
-            r#"{"paths": "a.json", "wait": "1s"}"#,
+            r#"{"paths": ["a.json"], "refresh": "10ms"}"#,
+            "`1s` or more",
+        );
+        check(
+            r#"{"paths": ["a.json"], "wait": "1s"}"#,
             "unknown field `wait`",
         );
     }

@@ -24,7 +24,18 @@ pub(super) struct Watch {
 }
 
 /// Device and inode: a folder that was made anew under its old name is another one.
-type Identity = Option<(u64, u64)>;
+type Identity = (u64, u64);
+
+/// What became of the folders that are watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Change {
+    /// They are the same.
+    None,
+    /// One is gone since it was named.
+    Gone,
+    /// One is new, and what changed in it before went unnoticed.
+    New,
+}
 
 impl Watch {
     /// Watches nothing yet.
@@ -49,18 +60,18 @@ impl Watch {
         }
     }
 
-    /// Watches these folders, and no others; true if one of them is new.
-    pub(super) fn follow(&mut self, wanted: BTreeSet<PathBuf>) -> bool {
+    /// Watches these folders, and no others.
+    pub(super) fn follow(&mut self, wanted: BTreeSet<PathBuf>) -> Change {
         let Some(watcher) = &mut self.watcher else {
-            return false;
+            return Change::None;
         };
         let known = std::mem::take(&mut self.folders);
-        let mut is_new = false;
+        let mut change = Change::None;
         for folder in wanted {
-            let identity = identity(&folder);
-            if identity.is_none() {
+            let Some(identity) = identity(&folder) else {
+                change = change.max(Change::Gone);
                 continue;
-            }
+            };
             if known.get(&folder) != Some(&identity) {
                 if known.contains_key(&folder) {
                     let _gone = watcher.unwatch(&folder);
@@ -69,7 +80,7 @@ impl Watch {
                     tracing::debug!(folder = %folder.display(), %error, "a folder of target files is not watched");
                     continue;
                 }
-                is_new = true;
+                change = Change::New;
             }
             self.folders.insert(folder, identity);
         }
@@ -79,7 +90,7 @@ impl Watch {
                 let _gone = watcher.unwatch(folder);
             }
         }
-        is_new
+        change
     }
 
     /// Waits until something may have changed.
@@ -96,7 +107,7 @@ impl Watch {
     }
 }
 
-fn identity(folder: &Path) -> Identity {
+fn identity(folder: &Path) -> Option<Identity> {
     let about = fs::metadata(folder).ok()?;
     Some((about.dev(), about.ino()))
 }
