@@ -3,8 +3,9 @@
     fault_server.py NAME ADDRESS PORT CONTROL JOURNAL
 
 CONTROL is a Unix socket: `mode MODE`, one of MODES, is answered by `ok`; `idle SECONDS` closes connections after so
-long without a request (0: never). JOURNAL gets a line for each request as soon as its head is there, before anything
-is done about it: nanoseconds since the epoch, method, target. It is appended to, and outlives the process.
+long without a request (0: never), and a busy server it is: for the last 10 ms it no longer reads what comes.
+JOURNAL gets a line for each request as soon as its head is there, before anything is done about it: nanoseconds
+since the epoch, method, target. It is appended to, and outlives the process.
 
 Requests take 5 ms. Prints `listening` when it is ready; ends itself when its parent is gone.
 """
@@ -18,6 +19,7 @@ import time
 
 DELAY = 0.005
 SLOW = 10 * DELAY
+BUSY = 0.01
 
 # `slow`: ten times as long. `unavailable`: 503, but for /healthz. `half_close`: half of the requests get an end
 # of stream for an answer, half of them half a head and then that; new connections get it too. `reset`: a request is
@@ -121,7 +123,12 @@ class Connection(asyncio.Protocol):
 
     def wait(self):
         if self.service.idle:
-            self.timer = self.loop.call_later(self.service.idle, self.transport.close)
+            self.timer = self.loop.call_later(self.service.idle - BUSY, self.end)
+
+    def end(self):
+        # With bytes unread the kernel sends a reset for an end: what a client meets that was a moment too late.
+        self.transport.pause_reading()
+        self.loop.call_later(BUSY, self.transport.close)
 
     def stop_waiting(self):
         if self.timer:
