@@ -9,7 +9,8 @@ what came of it is printed, one line a fault and a proxy:
 
     failed    requests without an answer or with 5xx, over the whole run
     p50 ...   latency of the requests that were due during the fault, milliseconds
-    stopped   seconds until less than two attempts in 200 ms reached the failing endpoint
+    stopped   seconds until less than two attempts in 200 ms went to the failing endpoint
+    leak      attempts that went there in the second half of the fault, in percent of the requests of that time
     back      seconds from the end of the fault until it had taken ten requests
 
 `rolling` restarts gunicorn instead: HUP, then TERM and a new start, then KILL of each worker, master by master.
@@ -265,6 +266,13 @@ def stopped(attempts, broken, lifted):
     return "never" if last > FAULT - 2 * WINDOW else f"{last:.1f}"
 
 
+def leak(attempts, samples, lifted):
+    """Attempts in the second half of the fault, in percent of the requests of that time."""
+    begin = lifted - FAULT / 2
+    count = sum(begin <= at < lifted for at in attempts)
+    return f"{100 * count / sum(begin <= due < lifted for due, _, _ in samples):.1f}"
+
+
 async def one_of_three(fault, proxy, options):
     net = f"rf{os.getpid()}p"
     await run(HERE / "pods", "sweep")
@@ -299,7 +307,8 @@ async def one_of_three(fault, proxy, options):
     for (_, before), (at, after) in zip(counts, counts[1:]):
         attempts += [at - WINDOW / 4] * (after - before)
     during = [sample for sample in load.samples if broken <= sample[0] < lifted]
-    return load.samples, during, stopped(attempts, broken, lifted), f"{back[9] - lifted:.1f}" if len(back) > 9 else "never"
+    came_back = f"{back[9] - lifted:.1f}" if len(back) > 9 else "never"
+    return load.samples, during, (stopped(attempts, broken, lifted), leak(attempts, during, lifted), came_back)
 
 
 class Master:
@@ -357,7 +366,7 @@ async def rolling(proxy, options):
         for master in masters:
             await end(master.process, signal.SIGTERM)
     during = [sample for sample in load.samples if broken <= sample[0] < lifted]
-    return load.samples, during, "", ""
+    return load.samples, during, ("", "", "")
 
 
 async def main():
@@ -371,18 +380,19 @@ async def main():
     parser.add_argument("--rate", type=int, default=400, help="requests a second")
     parser.add_argument("--connections", type=int, default=50)
     options = parser.parse_args()
-    print(f"| {'fault':14} | {'proxy':7} | requests | failed |  p50 |   p99 |   max | stopped |  back |")
-    print(f"|{'-' * 16}|{'-' * 9}|{'-' * 10}|{'-' * 8}|{'-' * 6}|{'-' * 7}|{'-' * 7}|{'-' * 9}|{'-' * 7}|", flush=True)
+    await run(HERE / "pods", "check")
+    print(f"| {'fault':14} | {'proxy':7} | requests | failed |  p50 |   p99 |   max | stopped | leak |  back |")
+    print(f"|{'-' * 16}|{'-' * 9}|{'-' * 10}|{'-' * 8}|{'-' * 6}|{'-' * 7}|{'-' * 7}|{'-' * 9}|{'-' * 6}|{'-' * 7}|", flush=True)
     for fault in options.faults:
         for name in options.proxies:
             with tempfile.TemporaryDirectory() as folder:
                 async with Proxy(name, getattr(options, name), Path(folder)) as proxy:
                     scenario = rolling(proxy, options) if fault == "rolling" else one_of_three(fault, proxy, options)
-                    samples, during, stop, back = await scenario
+                    samples, during, moments = await scenario
             latencies = [f"{percentile(during, percent):.0f}" for percent in (50, 99, 100)]
             print(
                 f"| {fault:14} | {name:7} | {len(samples):8} | {len(failed(samples)):6} | {latencies[0]:>4} | "
-                f"{latencies[1]:>5} | {latencies[2]:>5} | {stop:>7} | {back:>5} |",
+                f"{latencies[1]:>5} | {latencies[2]:>5} | {moments[0]:>7} | {moments[1]:>4} | {moments[2]:>5} |",
                 flush=True,
             )
             if failed(samples):

@@ -29,7 +29,7 @@ async fn every_fault_shows_when_nothing_is_done_about_it() {
     ] {
         let begin = now();
         rig.pods[2].inflict(fault).await;
-        pass(Duration::from_millis(700)).await;
+        pass(Duration::from_millis(500)).await;
         rig.pods[2].lift().await;
         let end = now();
         spans.push((fault, begin, end));

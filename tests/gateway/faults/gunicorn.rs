@@ -101,7 +101,7 @@ async fn a_rolling_restart_loses_no_request() {
         master.program.exited().await;
         pass(Duration::from_millis(300)).await;
         *master = Master::start(master.port).await;
-        pass(Duration::from_millis(700)).await;
+        pass(Duration::from_millis(500)).await;
     }
     for master in &mut masters {
         for worker in master.workers() {

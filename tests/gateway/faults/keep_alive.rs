@@ -37,15 +37,15 @@ async fn bursts(request: fn(usize) -> String, rounds: u32) -> Vec<Samples> {
 
 #[tokio::test]
 async fn a_get_does_not_notice() {
-    for samples in bursts(get, 12).await {
+    for samples in bursts(get, 8).await {
         assert!(samples.failed().is_empty(), "{}", samples.complaints());
     }
 }
 
 #[tokio::test]
 async fn a_post_does_not_notice_either_once_the_endpoints_timeout_is_learned() {
-    let rounds = bursts(post, 24).await;
-    for samples in rounds.iter().skip(12) {
+    let rounds = bursts(post, 16).await;
+    for samples in rounds.iter().skip(8) {
         assert!(samples.failed().is_empty(), "{}", samples.complaints());
     }
 }

@@ -80,6 +80,7 @@ pub(super) struct Seen {
 impl Rig {
     /// Waits for its turn, then sets up three pods with their servers.
     pub(super) async fn start() -> Self {
+        pods(&["check"]);
         let turn = turn();
         let dir = TempDir::new().expect("a folder");
         let letter = char::from(NEXT.fetch_add(1, Ordering::Relaxed));
