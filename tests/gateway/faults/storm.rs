@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::rig::{Fault, Rig, now};
 use super::{RETRY, gateway, load_on, pass};
 
-/// Retries a second that are allowed whatever the traffic.
-const MINIMUM: f64 = 10.0;
+/// Retries in ten seconds that are allowed whatever the traffic: 30 for each of two workers.
+const MINIMUM: f64 = 60.0;
 
 #[tokio::test]
 async fn attempts_stay_within_the_budget_when_every_endpoint_fails() {
@@ -22,6 +22,10 @@ async fn attempts_stay_within_the_budget_when_every_endpoint_fails() {
     pass(Duration::from_secs(3)).await;
     let samples = load.stop().await;
     let time = now().saturating_sub(begin);
+    assert!(
+        time < Duration::from_secs(10),
+        "too slow to judge: {time:?}"
+    );
 
     let during = samples.between(broken, Duration::MAX);
     println!("storm: {during}");
@@ -29,7 +33,7 @@ async fn attempts_stay_within_the_budget_when_every_endpoint_fails() {
     let requests = u32::try_from(samples.0.len()).map(f64::from).expect("few");
     let seen = rig.seen_since(Duration::ZERO).len();
     let seen = u32::try_from(seen).map(f64::from).expect("few");
-    let allowed = requests * 1.2 + MINIMUM * time.as_secs_f64();
+    let allowed = requests * 1.2 + MINIMUM;
     println!("storm: {requests} requests, {seen} attempts, {allowed:.0} allowed");
     assert!(seen <= allowed, "{seen} attempts, over {allowed}");
     assert!(
