@@ -199,6 +199,13 @@ class Pod:
         return [int(at) / 1e9 for at, _, target in lines if target != "/healthz" and int(at) / 1e9 >= since]
 
 
+async def answers(port):
+    try:
+        return await asyncio.wait_for(Load(port, 1, 0).ask(0), 1) == 200
+    except (OSError, EOFError, asyncio.TimeoutError):
+        return False
+
+
 class Proxy:
     def __init__(self, name, binary, folder):
         self.name, self.binary, self.folder = name, binary, folder
@@ -233,17 +240,10 @@ class Proxy:
         for _ in range(200):
             if self.process.returncode is not None:
                 break
-            if await self.answers():
+            if await answers(self.port):
                 return
             await asyncio.sleep(0.05)
         sys.exit(f"{self.name} does not serve:\n{Path(self.log.name).read_text()}")
-
-    async def answers(self):
-        try:
-            load = Load(self.port, 1, 0)
-            return await asyncio.wait_for(load.ask(0), 1) == 200
-        except (OSError, EOFError, asyncio.TimeoutError):
-            return False
 
     async def __aexit__(self, *_):
         if hasattr(self, "process"):
@@ -334,6 +334,9 @@ class Master:
 
     async def renewed(self, old):
         await until("new workers", lambda: len(new := self.workers()) == 2 and not set(new) & set(old))
+        # A rolling restart goes on when the app is up again, not when its processes are there.
+        while not await answers(self.port):
+            await asyncio.sleep(0.05)
 
 
 async def rolling(proxy, options):
@@ -341,7 +344,6 @@ async def rolling(proxy, options):
     try:
         for master in masters:
             await master.start()
-        await asyncio.sleep(1.0)
         await proxy.start([("127.0.0.1", master.port) for master in masters])
         # Flask answers on the same two cores.
         async with Load(proxy.port, min(options.rate, 150), options.connections) as load:
@@ -351,6 +353,7 @@ async def rolling(proxy, options):
                 old = master.workers()
                 master.process.send_signal(signal.SIGHUP)
                 await master.renewed(old)
+                await asyncio.sleep(0.7)
             for master in masters:
                 await end(master.process, signal.SIGTERM)
                 await asyncio.sleep(0.3)

@@ -12,7 +12,8 @@ use super::{gateway, load_on, pass};
 async fn every_fault_shows_when_nothing_is_done_about_it() {
     let mut rig = Rig::start().await;
     let upstream = "balance: round_robin, timeouts: {connect: 250ms}";
-    let gateway = gateway(&rig.endpoints(), "timeouts: {request: 600ms}", upstream).await;
+    let route = "timeouts: {request: 600ms}, retry: {attempts: 1}";
+    let gateway = gateway(&rig.endpoints(), route, upstream).await;
     let load = load_on(&gateway, &rig).await;
     let before = now();
     pass(Duration::from_millis(500)).await;

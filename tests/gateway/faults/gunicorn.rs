@@ -7,7 +7,10 @@ use super::load::{Load, Plan, get};
 use super::rig::turn;
 use super::{CONNECTIONS, RETRY, WATCH, gateway, pass};
 use crate::harness::program::{Program, signal, venv};
-use crate::harness::{eventually, project, soon};
+use crate::harness::{eventually, http1, project, soon};
+
+/// When the gateway must have noticed that an app is up again: its next check, and some time for a busy machine.
+const SETTLED: Duration = Duration::from_millis(700);
 
 /// A master with two workers on a port of its own.
 struct Master {
@@ -27,19 +30,9 @@ impl Master {
         soon("gunicorn", program.errors.find_text("Listening at"))
             .await
             .expect("gunicorn listens");
-        let mut this = Self { port, program };
-        this.has_workers().await;
+        let this = Self { port, program };
+        this.renewed(&[]).await;
         this
-    }
-
-    /// Waits until both workers are there.
-    async fn has_workers(&mut self) {
-        eventually(
-            "two workers",
-            || std::future::ready(self.workers()),
-            |workers| workers.len() == 2,
-        )
-        .await;
     }
 
     /// The ids of the workers.
@@ -51,14 +44,17 @@ impl Master {
         ids.filter_map(|id| id.parse().ok()).collect()
     }
 
-    /// Waits until none of these workers is left and two others are there.
-    async fn renewed(&mut self, old: &[u32]) {
+    /// Waits until none of these workers is left, two others are there, and one of them answers: a rolling
+    /// restart goes on when the app is up again, not when its processes are there.
+    async fn renewed(&self, old: &[u32]) {
         eventually(
             "new workers",
             || std::future::ready(self.workers()),
             |workers| workers.len() == 2 && workers.iter().all(|id| !old.contains(id)),
         )
         .await;
+        let answer = http1::get(([127, 0, 0, 1], self.port).into(), "/healthz").await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
     }
 }
 
@@ -95,13 +91,14 @@ async fn a_rolling_restart_loses_no_request() {
         let old = master.workers();
         master.program.signal("HUP");
         master.renewed(&old).await;
+        pass(SETTLED).await;
     }
     for master in &mut masters {
         master.program.signal("TERM");
         master.program.exited().await;
         pass(Duration::from_millis(300)).await;
         *master = Master::start(master.port).await;
-        pass(Duration::from_millis(500)).await;
+        pass(SETTLED).await;
     }
     for master in &mut masters {
         for worker in master.workers() {

@@ -177,9 +177,11 @@ async fn ask(gateway: SocketAddr, idle: &Idle, request: &str) -> std::io::Result
 }
 
 async fn more(conn: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-    match conn.read_buf(buffer).await? {
-        0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(()),
+    let had = buffer.len();
+    match conn.read_buf(buffer).await {
+        Ok(0) => Err(std::io::Error::other(format!("the end after {had} bytes"))),
+        Err(error) => Err(std::io::Error::other(format!("{error} after {had} bytes"))),
+        Ok(_) => Ok(()),
     }
 }
 
