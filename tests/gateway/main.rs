@@ -10,6 +10,7 @@ mod admin;
 mod cli;
 mod drain;
 mod examples;
+mod faults;
 mod flask;
 mod gateway_api;
 mod grpc;

@@ -57,6 +57,10 @@ impl Program {
         signal(self.child.id(), name);
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the end: first for that of its outputs, which are events.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         soon(format!("{} to end", self.name), self.errors.ended()).await;
