@@ -144,6 +144,7 @@ fn an_empty_configuration_has_the_defaults() {
             drain: Duration::from_secs(25),
             state_dir: None,
             shedding: Shedding::default(),
+            zone: None,
         }
     );
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:15000");

@@ -33,7 +33,7 @@ fn busy() -> Arc<Metrics> {
     upstream.attempt(0, Some(200), None, took);
     upstream.attempt(1, None, Some(Flag::ConnectFailed), took);
     upstream.retry(1, Retry::Refused);
-    upstream.enqueue(0);
+    upstream.set_queue(1);
     upstream.set_endpoints(EndpointState::Ready, 3);
     metrics.handler("hello").answer(0, 200, took);
     metrics.middleware("orders", "rate_limit").answer(1, 429);

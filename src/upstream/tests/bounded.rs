@@ -10,11 +10,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::fake::{OK, PATIENCE, Peer, get, read_head, soon, text, until};
+use super::fake::{OK, PATIENCE, Peer, get, read_head, soon, text, until, upstream};
 use super::http2::{say, streams};
 use crate::upstream::client::{Bound, Site, Tally};
 use crate::upstream::limits::{Queue, Slots};
-use crate::upstream::{Cause, Failure, Protocol, Settings, Upstream};
+use crate::upstream::{Cause, Failure, Protocol, Settings};
 
 struct Lane {
     slots: Arc<Slots>,
@@ -32,15 +32,15 @@ fn bounded(
     let endpoints = peers.iter().map(|peer| peer.endpoint.clone()).collect();
     let mut settings = Settings::new(endpoints);
     settings.protocol = protocol;
-    let upstream = Upstream::build("orders", &settings).expect("nothing to resolve");
+    let upstream = upstream(&settings);
     let slots = Slots::new(NonZeroU32::new(most).expect("not 0"));
     let queue = Arc::new(Queue::new(places, patience));
     let bound = Bound::new(Arc::clone(&slots), queue);
     let tally = Rc::new(Tally::new(Instant::now()).bounded(bound));
-    let endpoints = upstream.members().endpoints();
-    let sites = endpoints.iter().zip(0..).map(|(endpoint, number)| {
-        let endpoint = Arc::new(endpoint.clone());
-        Rc::new(Site::new(&upstream, endpoint, number, &tally))
+    let members = upstream.members();
+    let sites = members.all().map(|member| {
+        let endpoint = Arc::clone(&member.endpoint);
+        Rc::new(Site::new(&upstream, endpoint, member.number, &tally))
     });
     Lane {
         sites: sites.collect(),
@@ -53,7 +53,7 @@ type Answer = Result<Bytes, Box<Failure>>;
 fn ask(site: &Rc<Site>, path: &'static str) -> JoinHandle<Answer> {
     let site = Rc::clone(site);
     spawn_local(async move {
-        let response = Box::pin(site.send(get(path), None)).await?;
+        let response = Box::pin(Rc::clone(&site).send(get(path), None)).await?;
         Ok(text(response).await)
     })
 }
