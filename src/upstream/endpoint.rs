@@ -4,6 +4,7 @@
 //! DNS later is seen only when the upstream's section changes.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -94,6 +95,26 @@ impl Endpoint {
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.address.tcp()
     }
+}
+
+/// Each address once, in the order of the list: one that is written several times, or that several
+/// names lead to, has all of its weights together.
+pub(super) fn merged(list: Vec<Endpoint>) -> Vec<Endpoint> {
+    let mut places: HashMap<Address, usize> = HashMap::new();
+    let mut merged: Vec<Endpoint> = Vec::with_capacity(list.len());
+    for endpoint in list {
+        let known = places.get(&endpoint.address).copied();
+        match known.and_then(|place| merged.get_mut(place)) {
+            Some(first) => {
+                first.weight = first.weight.saturating_add(endpoint.weight).min(MAX_WEIGHT)
+            }
+            None => {
+                places.insert(endpoint.address.clone(), merged.len());
+                merged.push(endpoint);
+            }
+        }
+    }
+    merged
 }
 
 impl EndpointSettings {
