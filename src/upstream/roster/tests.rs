@@ -1,5 +1,8 @@
+//! A roster in scenes: who comes, goes, fails, is asked, is back.
+
 use std::collections::BTreeMap;
 
+use super::Verdict::{Ejected, Out, TooMany};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -175,10 +178,10 @@ fn who_has_left_is_seen_until_nobody_is_there_any_more_and_then_rests() {
     scene.shows("c+ b+ d+");
     assert!(scene.members.get(scene.number("b")).expect("b").visit > visit);
     scene.list("c d");
-    scene.pass(REST - SECOND);
+    scene.pass(REST.mul_f64(0.9));
     scene.list("c d");
     assert_eq!(scene.roster.numbers.len(), 3);
-    scene.pass(SECOND);
+    scene.pass(REST.mul_f64(0.1));
     assert_eq!(scene.roster.numbers.len(), 2);
     // The highest numbers go for good.
     scene.list("");
@@ -256,7 +259,6 @@ fn ejections_are_bounded_by_those_that_serve() {
             );
         }
     };
-    use Verdict::{Ejected, Out, TooMany};
     let half = r#"{"outlier": {}}"#;
     check("{}", "a b", "", &[("a", Out)]);
     check(half, "a", "", &[("a", TooMany)]);
