@@ -6,8 +6,11 @@ use crate::harness::service::{ask, endpoints, spread};
 use crate::harness::{Gateway, Service};
 use crate::retries::logged;
 
+/// A request of a number.
+type Numbered = fn(usize) -> String;
+
 /// Keys that decide, as a policy names them, and how a request has one.
-const KEYS: [(&str, fn(usize) -> String); 4] = [
+const KEYS: [(&str, Numbered); 4] = [
     ("{header: x-user}", |n| {
         ask("/k/x", &format!("x-user: u{n}\r\n"))
     }),

@@ -12,11 +12,14 @@ use super::soon;
 const A: u16 = 1;
 const SRV: u16 = 33;
 
+/// What there is of a name and a kind.
+type Records = HashMap<(String, u16), Vec<Vec<u8>>>;
+
 /// The name server; answers until the test's runtime ends.
 #[derive(Clone)]
 pub(crate) struct NameServer {
     pub(crate) address: SocketAddr,
-    records: Arc<Mutex<HashMap<(String, u16), Vec<Vec<u8>>>>>,
+    records: Arc<Mutex<Records>>,
     /// Questions are answered.
     speaks: Arc<watch::Sender<bool>>,
     questions: Arc<watch::Sender<usize>>,

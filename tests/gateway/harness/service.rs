@@ -123,19 +123,9 @@ impl Service {
         self.upstream.requests()
     }
 
-    /// Waits until so many requests were received in all.
-    pub(crate) async fn received(&self, count: usize) -> Vec<Received> {
-        self.upstream.received(count).await
-    }
-
     /// How many connections were accepted so far, those of health checks included.
     pub(crate) fn connections(&self) -> usize {
         self.upstream.connections()
-    }
-
-    /// Waits until so many connections have ended.
-    pub(crate) async fn disconnected(&self, count: usize) {
-        self.upstream.disconnected(count).await;
     }
 
     /// Closes the port and every connection; says where it was.
