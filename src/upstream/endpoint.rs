@@ -140,13 +140,10 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = match text.parse() {
-            Ok(address) => return Ok(Self::Address(address)),
-            Err(wrong) => wrong,
-        };
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(wrong);
-        };
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let label = |label: &str| {
             !label.is_empty()
                 && !label.starts_with('-')

@@ -13,7 +13,12 @@ use crate::base::values::{Period, Share};
 ///
 /// Example: `outlier: {consecutive_failures: 5, interval: 10s, ejection: 30s, max_ejected: 50%}`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "snake_case",
+    default,
+    expecting = "a map such as `{consecutive_failures: 5}`, or `{}` for every default"
+)]
 #[schemars(rename = "Outlier")]
 pub struct Settings {
     /// After so many failures in a row an endpoint is ejected: answers with a status from 500, failed
