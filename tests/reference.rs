@@ -10,6 +10,7 @@
 //!   what the binary really prints.
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -133,6 +134,20 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     for kind in middleware::PLANNED {
         assert!(page("docs/middlewares.md").contains(&format!("`{kind}`")));
     }
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let text = fs::read_to_string(project("config/reference.yaml")).expect("the reference");
+    let words: BTreeSet<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    let schema = serde_json::to_value(config::schema()).expect("JSON");
+    let mut keys = BTreeSet::new();
+    settings::keys(&schema, &mut keys);
+    let missing: Vec<_> = keys.iter().filter(|key| !words.contains(&***key)).collect();
+    assert!(missing.is_empty(), "config/reference.yaml: {missing:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The JSON Schema of the configuration as tables for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -42,6 +43,22 @@ pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
     }
     let map = map_of(schema, node)?;
     Some(table(schema, map))
+}
+
+/// Every key that is known anywhere.
+pub(crate) fn keys(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (name, inner) in map {
+                if let (true, Some(properties)) = (name == "properties", inner.as_object()) {
+                    found.extend(properties.keys().cloned());
+                }
+                keys(inner, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+        _ => {}
+    }
 }
 
 /// The one of the forms of a value that is a map with keys.
