@@ -20,6 +20,8 @@ use retort::telemetry::decision::Flag;
 use retort::{config, handler, middleware};
 use serde_json::Value;
 
+use self::settings::Depth;
+
 #[path = "reference/settings.rs"]
 mod settings;
 
@@ -99,7 +101,9 @@ fn generated(what: &str, schema: &Value) -> Option<String> {
         "middleware" => settings::of_kind(schema, "Middleware", of),
         "handler" => settings::of_kind(schema, "Handler", of),
         // The settings at a place of the file, as in `listeners[].limits`.
-        "settings" => settings::at(schema, of),
+        "settings" => settings::at(schema, of, Depth::All),
+        // The same without what is inside of them, which then is elsewhere.
+        "keys" => settings::at(schema, of, Depth::First),
         "metrics" => Some(retort::telemetry::metrics::markdown()),
         "flags" => Some(flags()),
         _ => None,

@@ -59,8 +59,8 @@ pub struct Settings {
     /// Default: it has all of it at once.
     #[serde(default)]
     pub slow_start: Option<Period>,
-    /// The share of ready endpoints below which all of them take requests, whatever is known of
-    /// them. Default `0%`: never, and without a ready endpoint requests are answered with 503.
+    /// The share of ready endpoints, by weight, below which all of them take requests, whatever is
+    /// known of them; `0%` is never. Default `0%`.
     #[serde(default = "Panic::never")]
     pub panic_threshold: Panic,
     /// Where the endpoints are found, in the place of `endpoints`. Default: nowhere else.
@@ -129,11 +129,11 @@ pub enum Protocol {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub struct PoolSettings {
-    /// A connection without a request for this long is closed. Keep it below the idle timeout of the
-    /// endpoints, or they may close a connection in the moment in which it is used. Default `55s`.
+    /// A connection without a request for this long is closed; sooner where the endpoint is known to
+    /// close connections before, for a request that meets a closing one may fail. Default `55s`.
     pub idle_timeout: Period,
     /// A connection older than this takes no further request, so that a change behind the address
-    /// is noticed. Default `1h`.
+    /// is noticed; a tenth more or less by chance. Default `1h`.
     pub connection_age: Period,
     /// How many idle HTTP/1.1 connections each worker keeps for each endpoint; one more is closed.
     /// Default 512.
