@@ -135,6 +135,27 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     }
     has("docs/metrics.md", "metrics");
     has("docs/telemetry.md", "flags");
+    for key in [
+        "health_check",
+        "outlier",
+        "limits",
+        "pool",
+        "affinity",
+        "zones",
+    ] {
+        has("docs/upstreams.md", &format!("settings upstreams.*.{key}"));
+    }
+    for key in ["discovery.dns", "discovery.file", "balance.maglev"] {
+        has("docs/upstreams.md", &format!("settings upstreams.*.{key}"));
+    }
+    for place in [
+        "routes[].retry",
+        "routes[].hedge",
+        "routes[].mirror",
+        "runtime.shedding",
+    ] {
+        has("docs/resilience.md", &format!("settings {place}"));
+    }
     for kind in middleware::PLANNED {
         assert!(page("docs/middlewares.md").contains(&format!("`{kind}`")));
     }
