@@ -10,7 +10,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::overview::Overview;
 use crate::admin::{self, Door};
+use crate::app::pressure::Sampler;
 use crate::app::reload::{self, Candidate, Read, Rejected};
+use crate::app::keepers::Keepers;
 use crate::app::status::Board;
 use crate::app::watch::Watcher;
 use crate::app::{Doors, NotReloaded, NotStarted, Options, Order, Signals, Source, Watch, signals};
@@ -40,7 +42,7 @@ pub(crate) fn run(
 ) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build();
+        .build_local(tokio::runtime::LocalOptions::default());
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -68,6 +70,7 @@ struct Control<'a> {
     source: &'a Source,
     builder: Builder,
     published: Arc<Published>,
+    keepers: Keepers,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     server: Server,
@@ -80,6 +83,7 @@ struct Control<'a> {
     fixed: Fixed,
     drain: Duration,
     doors: Doors,
+    sampler: Sampler,
     stop: watch::Sender<bool>,
     answering: tokio::task::JoinSet<()>,
 }
@@ -142,10 +146,16 @@ impl<'a> Control<'a> {
         } = outcome?;
         reload::log_warnings(&warnings, &sources);
         metrics.configure(&config.telemetry.metrics);
+        let mut keepers = Keepers::default();
+        keepers.follow(&built.snapshot).await;
         let published = Arc::new(Published::new(builder.keep(built)));
+        keepers.settle(&published.load());
+        let sampler = Sampler::start(options.system.as_deref(), config.runtime.shedding);
+        metrics.feel(Arc::clone(sampler.gauge()));
         let common = Common {
             published: Arc::clone(&published),
             lifecycle: Arc::clone(&lifecycle),
+            pressure: Arc::clone(sampler.gauge()),
             blocking: Pool::new(BLOCKING.0, BLOCKING.1),
         };
         let server =
@@ -161,6 +171,7 @@ impl<'a> Control<'a> {
             source,
             builder,
             published,
+            keepers,
             lifecycle,
             metrics,
             server,
@@ -171,6 +182,7 @@ impl<'a> Control<'a> {
             fixed: Fixed::of(&config),
             drain: config.runtime.drain,
             doors: options.doors,
+            sampler,
             stop: watch::Sender::new(false),
             answering: tokio::task::JoinSet::new(),
         };
@@ -281,13 +293,14 @@ impl<'a> Control<'a> {
             match order {
                 Order::Reload(asker) => {
                     let outcome =
-                        self.apply(reload::make(self.source.load(), &self.builder, self.doors));
+                        self.apply(reload::make(self.source.load(), &self.builder, self.doors))
+                            .await;
                     if let Some(asker) = asker {
                         // Whoever asked may have left.
                         let _gone = asker.send(outcome);
                     }
                 }
-                Order::Look => self.look(),
+                Order::Look => self.look().await,
                 Order::ReopenLogs => self.published.load().access_log.reopen(),
                 Order::Drain => {
                     self.finish(&mut inbox).await;
@@ -300,16 +313,16 @@ impl<'a> Control<'a> {
     }
 
     /// Reloads if the files are not what they were.
-    fn look(&mut self) {
+    async fn look(&mut self) {
         let loaded = self.source.load();
         if texts(&loaded.sources) != self.texts {
             // The log tells what came of it.
-            let _told = self.apply(reload::make(loaded, &self.builder, self.doors));
+            let _told = self.apply(reload::make(loaded, &self.builder, self.doors)).await;
         }
     }
 
     /// Puts what was read in force and returns its revision, or says why not.
-    fn apply(&mut self, read: Read) -> Result<u64, NotReloaded> {
+    async fn apply(&mut self, read: Read) -> Result<u64, NotReloaded> {
         self.texts = texts(&read.sources);
         if let Some(watcher) = &mut self.watcher {
             watcher.follow(&read.watched);
@@ -317,10 +330,13 @@ impl<'a> Control<'a> {
         let outcome = read
             .outcome
             .map_err(|rejected| rejected_in_words(&rejected));
-        let outcome = outcome.and_then(|candidate| {
-            reload::log_warnings(&candidate.warnings, &read.sources);
-            self.put_in_force(candidate)
-        });
+        let outcome = match outcome {
+            Ok(candidate) => {
+                reload::log_warnings(&candidate.warnings, &read.sources);
+                self.put_in_force(candidate).await
+            }
+            Err(why) => Err(why),
+        };
         match outcome {
             Ok(changes) => {
                 let revision = self.published.load().revision;
@@ -350,13 +366,14 @@ impl<'a> Control<'a> {
     }
 
     /// Binds what is new, then swaps: until the swap nothing has changed.
-    fn put_in_force(&mut self, candidate: Candidate) -> Result<String, String> {
+    async fn put_in_force(&mut self, candidate: Candidate) -> Result<String, String> {
         let Candidate { config, built, .. } = candidate;
         let prepared = match self.doors {
             Doors::Open => self.server.prepare(&built.snapshot).map(Some),
             Doors::Closed => Ok(None),
         };
         let prepared = prepared.map_err(|error| error.to_string())?;
+        self.keepers.follow(&built.snapshot).await;
         let fixed = Fixed::of(&config);
         if fixed != self.fixed {
             tracing::warn!(
@@ -365,9 +382,11 @@ impl<'a> Control<'a> {
         }
         self.metrics.configure(&config.telemetry.metrics);
         self.drain = config.runtime.drain;
+        self.sampler.configure(config.runtime.shedding);
         let old = self.published.load();
         self.published.publish(self.builder.keep(built));
         let new = self.published.load();
+        self.keepers.settle(&new);
         if let Some(prepared) = prepared {
             let had: Vec<_> = self.listeners();
             self.server.apply(prepared, &new);

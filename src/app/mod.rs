@@ -4,6 +4,8 @@
 //! is ever waited for by a request.
 
 mod control;
+mod keepers;
+mod pressure;
 mod reload;
 mod signals;
 mod source;
@@ -11,6 +13,7 @@ mod status;
 mod watch;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
@@ -56,6 +59,9 @@ pub struct Options {
     pub signals: Signals,
     /// Who answers operators.
     pub doors: Doors,
+    /// Below which folder the system's own files are found (`proc/self/cgroup`, `sys/fs/cgroup`);
+    /// none is `/`. For tests, and for machines that have them elsewhere.
+    pub system: Option<PathBuf>,
 }
 
 /// Whether a change of the configuration's files is a reload.

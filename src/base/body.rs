@@ -6,7 +6,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Body as _, Frame, SizeHint};
+
+use crate::base::seats::Hold;
 
 /// Bytes on their way, with optional trailers at the end.
 #[derive(Default)]
@@ -68,24 +70,6 @@ impl Progress {
 struct Limited {
     inner: Body,
     left: u64,
-}
-
-/// One of a count, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Hold(Arc<AtomicU32>);
-
-impl Hold {
-    /// Adds one to the count.
-    pub(crate) fn new(count: &Arc<AtomicU32>) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
 }
 
 /// What a body failed with, told to someone who does not read it.
@@ -165,9 +149,14 @@ impl Body {
         }
     }
 
-    /// True if it can fail with [`BodyError::TooLarge`].
+    /// True if it may be one that can fail with [`BodyError::TooLarge`].
     pub(crate) fn has_limit(&self) -> bool {
-        matches!(self.0, Kind::Limited(_))
+        match &self.0 {
+            // What is inside of a stream cannot be seen.
+            Kind::Limited(_) | Kind::Stream(_) => true,
+            Kind::Counted(counted) => counted.inner.has_limit(),
+            _ => false,
+        }
     }
 
     /// The same body, with its failure told to the second value as well.
@@ -433,6 +422,14 @@ mod tests {
             Some(Err(BodyError::Source(_)))
         ));
         assert!(body.next_frame().await.is_none());
+    }
+
+    #[test]
+    fn a_limit_is_seen_through_a_count() {
+        let limited = || Body::full("12345").limited(5);
+        assert!(limited().has_limit());
+        assert!(limited().counted().0.has_limit());
+        assert!(!Body::full("12345").counted().0.has_limit());
     }
 
     #[test]

@@ -190,6 +190,21 @@ impl RequestHead {
         head
     }
 
+    /// The same head once more, without the extras of libraries, which belong to one connection.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        Self {
+            method: self.method.clone(),
+            uri: self.uri.clone(),
+            version: self.version,
+            path: self.path.clone(),
+            headers: self.headers.clone(),
+            client: self.client,
+            params: self.params.clone(),
+            extensions: Extensions::default(),
+        }
+    }
+
     /// What a library parsed.
     pub fn from_http(parts: request::Parts, client: Client) -> Self {
         Self {

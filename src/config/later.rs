@@ -10,7 +10,6 @@ const KEYS: &[(&str, &[&str])] = &[
         "listeners",
         &["tls", "proxy_protocol", "original_destination"],
     ),
-    ("routes", &["retry", "mirror", "hedge", "split_by"]),
 ];
 
 /// True if the items of a section will have that key.

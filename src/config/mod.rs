@@ -23,8 +23,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::schema::schema;
 pub use self::types::{
-    Admin, Backend, Config, Handler, Limits, Listener, Protocol, Protocols, Route, Runtime, Step,
-    Target, Telemetry, Test, Timeouts, Upstream, Workers,
+    Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
+    Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Test, Timeouts, Upstream, Workers,
 };
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::pressure::Shedding;
 use crate::base::report::{self, Style};
 use crate::base::values::Share;
 use crate::telemetry::access_log;
@@ -141,7 +142,9 @@ fn an_empty_configuration_has_the_defaults() {
         Runtime {
             workers: Workers::Auto,
             drain: Duration::from_secs(25),
-            state_dir: None
+            state_dir: None,
+            shedding: Shedding::default(),
+            zone: None,
         }
     );
     assert_eq!(config.admin.address.to_string(), "127.0.0.1:15000");

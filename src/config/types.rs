@@ -2,6 +2,7 @@
 //!
 //! It is complete and consistent, but holds nothing that runs: that is the snapshot's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
@@ -10,11 +11,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::raw::{Protocol, Test, Workers};
+pub use super::raw::{After, Condition, Protocol, Test, Workers};
 use crate::base::address::Address;
+use crate::base::key::KeySource;
+use crate::base::pressure::{Priority, Shedding};
 use crate::base::problem::{Span, Spanned};
 use crate::routing::matcher::Match;
 use crate::telemetry::{access_log, metrics};
+use crate::upstream::Deposit;
 use crate::{handler, middleware, upstream};
 
 /// A checked configuration.
@@ -39,7 +43,7 @@ pub struct Config {
 }
 
 /// Threads, shutdown, where state is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Runtime {
     /// How many threads serve traffic.
     pub workers: Workers,
@@ -47,6 +51,10 @@ pub struct Runtime {
     pub drain: Duration,
     /// Where the history of applied configurations is kept; none: in memory only.
     pub state_dir: Option<PathBuf>,
+    /// When requests are refused to keep the process within its limits.
+    pub shedding: Shedding,
+    /// The zone that this process runs in.
+    pub zone: Option<String>,
 }
 
 /// The port for operators.
@@ -129,8 +137,18 @@ pub struct Route {
     pub middlewares: Vec<Arc<Step>>,
     /// Where it sends; at least one.
     pub backends: Vec<Backend>,
+    /// What decides which of them takes a request; none: chance.
+    pub split_by: Option<KeySource>,
+    /// Who gets copies of its requests.
+    pub mirrors: Vec<Mirror>,
+    /// What its requests are worth when not all can be served.
+    pub priority: Priority,
     /// How long things may take.
     pub timeouts: Timeouts,
+    /// When a request is tried again; none: [`Retry::DEFAULT`].
+    pub retry: Option<Retry>,
+    /// When a second endpoint is asked; none: never.
+    pub hedge: Option<Hedge>,
     /// Where its name is written.
     pub span: Span,
     /// Equal for equal content, that of its middlewares and handlers included, of its upstreams not.
@@ -146,6 +164,15 @@ pub struct Backend {
     pub weight: u32,
     /// Steps for this backend alone, after those of the route.
     pub middlewares: Vec<Arc<Step>>,
+}
+
+/// Who gets copies of a route's requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mirror {
+    /// The name of the upstream; [`Config::upstreams`] has it.
+    pub upstream: Arc<str>,
+    /// The share of the requests that it gets, from 0 to 1.
+    pub share: f64,
 }
 
 /// Who answers.
@@ -166,6 +193,64 @@ pub struct Timeouts {
     pub attempt: Option<Duration>,
     /// How long both sides may be silent; none: the default, which depends on what is spoken.
     pub idle: Option<Duration>,
+}
+
+/// When a request is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// How many tries a request has in all; at least 1.
+    pub attempts: u32,
+    /// What is tried again.
+    pub on: Cow<'static, [Condition]>,
+    /// The longest wait before the second attempt; doubles with each further one.
+    pub backoff: Duration,
+    /// What the wait does not grow beyond.
+    pub max_backoff: Duration,
+    /// How long an upstream may ask us to wait.
+    pub retry_after: Duration,
+    /// What each request adds to the retries that are allowed.
+    pub budget: Deposit,
+    /// How many bytes of a request's body are kept.
+    pub buffer: usize,
+    /// Every request may be repeated.
+    pub idempotent: bool,
+}
+
+/// When a second endpoint is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hedge {
+    /// How long the head of the answer is waited for.
+    pub after: After,
+    /// How many more endpoints are asked; at least 1.
+    pub max: u32,
+}
+
+impl Retry {
+    /// What holds where nothing was said: only what certainly did not run, and comes back untouched.
+    pub const DEFAULT: Self = Self {
+        on: Cow::Borrowed(&[Condition::ConnectFailure, Condition::RefusedStream]),
+        ..Self::SECTION
+    };
+
+    /// The defaults of a section.
+    pub const SECTION: Self = Self {
+        attempts: 3,
+        on: Cow::Borrowed(&[
+            Condition::ConnectFailure,
+            Condition::RefusedStream,
+            Condition::Closed,
+            Condition::Status(502),
+            Condition::Status(503),
+            // UNAVAILABLE
+            Condition::Grpc(14),
+        ]),
+        backoff: Duration::from_millis(25),
+        max_backoff: Duration::from_millis(250),
+        retry_after: Duration::from_secs(1),
+        budget: Deposit::percent(20),
+        buffer: 64 << 10,
+        idempotent: false,
+    };
 }
 
 /// A middleware at its place. Places that name the same one share it.

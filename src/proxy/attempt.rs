@@ -1,18 +1,23 @@
 //! One try of a request at an upstream, within its limits of time.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http::header::{self, HeaderValue};
 use http::StatusCode;
+use pin_project_lite::pin_project;
 
 use crate::base::body::{BodyError, Progress};
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::message::Request;
+use crate::config::Condition;
 use crate::proxy::failure::Failure;
+use crate::proxy::retry::{self, Ran};
 use crate::telemetry::decision::Flag;
 use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
 
@@ -21,7 +26,16 @@ pub(crate) struct Failed {
     pub failure: Failure,
     /// Which endpoint, if one was chosen.
     pub endpoint: Option<u32>,
+    /// What it is called in a retry policy.
+    pub as_what: Option<Condition>,
+    /// Whether the endpoint can have begun to work on the request.
+    pub ran: Ran,
+    /// The request, where not a byte of it was sent.
+    pub request: Option<Request>,
 }
+
+/// What became of a try.
+pub(crate) type Outcome = Result<Sent, Box<Failed>>;
 
 /// How long a try may take, and what its passing means.
 pub(crate) struct Clock {
@@ -38,36 +52,89 @@ pub(crate) struct Clock {
     timer: Option<Timeout>,
 }
 
-/// Sends, and waits for the head of the answer.
+/// A deadline that passes after so long is held against the endpoint, like a timeout.
+const FAIR: Duration = Duration::from_secs(1);
+
+/// Sends, and waits for the head of the answer; the chosen endpoint is noted in `picked` before.
 ///
 /// # Cancel safety
 /// Dropping the future cancels the try: the upstream sees its connection or stream end.
-pub(crate) async fn attempt(
-    lane: &Rc<Lane>,
-    request: &mut Request,
-    options: SendOptions<'_>,
-    mut clock: Clock,
-    sweep: &Rc<Sweep>,
-) -> Result<Sent, Failed> {
-    let start = options.now;
-    let mut send = pin!(lane.send(std::mem::take(request), options));
-    let outcome = poll_fn(|cx| {
-        if let Poll::Ready(outcome) = send.as_mut().poll(cx) {
-            return Poll::Ready(Ok(outcome));
+pub(crate) fn attempt<'a>(
+    lane: &'a Rc<Lane>,
+    request: Request,
+    mut options: SendOptions<'a>,
+    clock: Clock,
+    sweep: &'a Rc<Sweep>,
+    picked: &'a Cell<Option<u32>>,
+) -> impl Future<Output = Outcome> + use<'a> {
+    options.picked = Some(picked);
+    Attempt {
+        start: options.now,
+        send: Some(lane.send(request, options)),
+        lane,
+        clock,
+        sweep,
+        picked,
+    }
+}
+
+pin_project! {
+    /// A try under way. A future by hand, for an `async` block would keep what it is made of twice.
+    struct Attempt<'a, F> {
+        #[pin]
+        send: Option<F>,
+        lane: &'a Rc<Lane>,
+        start: Instant,
+        clock: Clock,
+        sweep: &'a Rc<Sweep>,
+        picked: &'a Cell<Option<u32>>,
+    }
+}
+
+impl<F> Future for Attempt<'_, F>
+where
+    F: Future<Output = Result<Sent, Box<upstream::Failure>>>,
+{
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
+        let mut this = self.project();
+        if let Some(send) = this.send.as_mut().as_pin_mut()
+            && let Poll::Ready(outcome) = send.poll(cx)
+        {
+            return Poll::Ready(outcome.map_err(|failure| Failed::of(*failure)));
         }
-        clock.poll(sweep, start, cx).map(Err)
-    })
-    .await;
-    match outcome {
-        Ok(Ok(sent)) => Ok(sent),
-        Ok(Err(failure)) => Err(Failed {
-            endpoint: failure.endpoint,
-            failure: translate(*failure),
-        }),
-        Err(failure) => Err(Failed {
+        let failure = ready!(this.clock.poll(this.sweep, *this.start, cx));
+        let is_its_fault = match failure.flag {
+            Flag::UpstreamTimeout => true,
+            // Clients may set deadlines that nobody can meet.
+            Flag::Deadline => this.start.elapsed() >= FAIR,
+            _ => false,
+        };
+        if is_its_fault {
+            this.lane.give_up(|| this.send.set(None));
+        }
+        Poll::Ready(Err(Box::new(Failed {
+            as_what: (failure.flag == Flag::UpstreamTimeout).then_some(Condition::Timeout),
             failure,
-            endpoint: None,
-        }),
+            endpoint: this.picked.get(),
+            ran: Ran::Maybe,
+            request: None,
+        })))
+    }
+}
+
+impl Failed {
+    fn of(mut failure: upstream::Failure) -> Box<Self> {
+        let request = failure.request.take();
+        let never = failure.unprocessed || request.is_some();
+        Box::new(Self {
+            endpoint: failure.endpoint,
+            as_what: retry::condition(&failure.cause),
+            ran: if never { Ran::Never } else { Ran::Maybe },
+            request,
+            failure: translate(failure),
+        })
     }
 }
 
@@ -147,16 +214,30 @@ impl Clock {
 }
 
 fn translate(failure: upstream::Failure) -> Failure {
-    if let Cause::RequestBody(BodyError::Peer(_)) = failure.cause {
-        return Failure::bad_request("the request's body broke off");
+    match failure.cause {
+        Cause::RequestBody(error) => body_failed(error, failure.detail),
+        Cause::Overflow => {
+            let mut refused = Failure::of(Flag::Overflow, failure.detail);
+            refused.header = Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+            refused
+        }
+        cause => Failure::of(flag(&cause), failure.detail),
     }
-    Failure::of(flag(&failure.cause), failure.detail)
+}
+
+/// The request's body broke: its sender's fault, or that of our own source.
+pub(crate) fn body_failed(error: BodyError, detail: String) -> Failure {
+    match error {
+        BodyError::Peer(_) => Failure::bad_request("the request's body broke off"),
+        error => Failure::of(flag(&Cause::RequestBody(error)), detail),
+    }
 }
 
 /// Whose fault it was, in the words of logs and metrics.
 pub(crate) fn flag(cause: &Cause) -> Flag {
     match cause {
         Cause::NoEndpoint => Flag::NoHealthyEndpoint,
+        Cause::Overflow => Flag::Overflow,
         Cause::Connect(_) | Cause::ConnectTimeout => Flag::ConnectFailed,
         Cause::Closed | Cause::Refused => Flag::UpstreamClosed,
         Cause::Protocol => Flag::UpstreamProtocol,

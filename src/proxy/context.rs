@@ -26,6 +26,7 @@ use crate::snapshot::{Listener, To};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::decision::{Decision, Flag};
 use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
+use crate::upstream::limits::Permit;
 
 /// Everything that is known of a request, from admission to its last byte.
 pub(crate) struct Exchange {
@@ -47,6 +48,8 @@ pub(crate) struct Exchange {
     pub answered: Option<Instant>,
     /// Middlewares stand around the backend, and may have taken their time.
     pub hooked: bool,
+    /// So many attempts all failed, and what the upstream said to the last one is passed on.
+    pub exhausted: Option<u32>,
     pub decision: Decision,
     /// What middlewares keep from one hook to the other.
     pub kept: http::Extensions,
@@ -60,6 +63,8 @@ pub(crate) struct Exchange {
     pub limits: Limits,
     /// Both sides leave HTTP once the client has the head of the answer.
     pub switch: Option<Box<Switch>>,
+    /// Room under the upstream's limit of requests, until the answer's end.
+    pub permit: Option<Permit>,
     /// Bytes of the answer's body.
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
@@ -113,6 +118,7 @@ impl Exchange {
             came: None,
             answered: None,
             hooked: false,
+            exhausted: None,
             decision: Decision::default(),
             kept: http::Extensions::new(),
             version: head.version(),
@@ -120,6 +126,7 @@ impl Exchange {
             backend: None,
             limits: Limits::default(),
             switch: None,
+            permit: None,
             sent: 0,
             received: None,
             status: failure::client_left(),
@@ -205,6 +212,13 @@ impl Exchange {
                 "the client left before the head of the answer",
             );
         }
+        if let Some(attempts) = self.exhausted {
+            // Only now: the answer is the upstream's own, which nobody here was to put into words.
+            self.decision.fail(
+                Flag::RetriesExhausted,
+                format!("none of {attempts} attempts succeeded; the last answer was passed on"),
+            );
+        }
         let took = now.saturating_duration_since(self.started);
         let to_head = self
             .answered
@@ -276,10 +290,12 @@ impl Exchange {
             Some(Asked::Upstream(place)) => Some(&snapshot.upstream(place).upstream),
             _ => None,
         };
-        let endpoint = self.decision.attempts.last().and_then(|attempt| {
-            let members = upstream?.members().endpoints();
-            members.get(attempt.endpoint as usize)
-        });
+        let members = upstream.map(|upstream| upstream.members());
+        let endpoint = self
+            .decision
+            .attempts
+            .last()
+            .and_then(|attempt| members.as_ref()?.get(attempt.endpoint));
         let request_id = self
             .decision
             .request_id
@@ -303,7 +319,7 @@ impl Exchange {
             flag: self.decision.flag,
             detail: self.decision.detail.as_deref(),
             upstream: upstream.map(|upstream| upstream.name()),
-            endpoint: endpoint.map(|endpoint| &*endpoint.label),
+            endpoint: endpoint.map(|member| &*member.endpoint.label),
             attempts: self.decision.attempts.len(),
             bytes_in: self
                 .received

@@ -1,13 +1,13 @@
 //! Which route, which chains, which backend: what is decided before anything is sent.
 
-use http::{Method, header};
+use http::{HeaderValue, Method, header};
 
 use crate::base::message::{Request, RequestHead, Response};
 use crate::middleware::{Chain, Outcome};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
 use crate::routing::{Found, Table};
-use crate::snapshot::{Backend, Backends, Snapshot};
+use crate::snapshot::{Backend, Route, Snapshot};
 use crate::telemetry::decision::Flag;
 
 /// The chains around a request, the outermost first: the listener's, the route's, the backend's.
@@ -16,18 +16,23 @@ use crate::telemetry::decision::Flag;
 /// right pages and the headers that browsers ask for.
 pub(crate) type Chains<'a> = [Option<&'a Chain>; 3];
 
-/// A request that no route takes, and the route whose chain may still have an answer for it.
+/// A request that goes to no backend, though a route may have to do with it.
 pub(crate) struct Unrouted {
-    pub failure: Failure,
-    /// That of the request which a browser asks leave for.
-    pub asked_for: Option<usize>,
+    /// Boxed, for every request's future has room for one.
+    pub failure: Box<Failure>,
+    /// The route that it counts for: its own that refuses it, or that of the request which a
+    /// browser asks leave for.
+    pub route: Option<usize>,
+    /// The same, where its chain may still have an answer.
+    pub through: Option<usize>,
 }
 
 impl From<Failure> for Unrouted {
     fn from(failure: Failure) -> Self {
         Self {
-            failure,
-            asked_for: None,
+            failure: Box::new(failure),
+            route: None,
+            through: None,
         }
     }
 }
@@ -35,20 +40,46 @@ impl From<Failure> for Unrouted {
 /// Finds the route.
 ///
 /// # Errors
-/// 404, or 405 with what the path does allow.
+/// 404, 405 with what the path does allow, or 503 where the process has no room for the route's
+/// requests.
 pub(crate) fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<usize, Unrouted> {
     let table = &exchange.listener().table;
     match table.find(head) {
         Found::Route { route, params, .. } => {
             head.params = params;
-            Ok(route as usize)
+            let route = route as usize;
+            spare(exchange, route)?;
+            Ok(route)
         }
-        Found::MethodNotAllowed { allow } => Err(Unrouted {
-            failure: Failure::method_not_allowed(head.method(), allow),
-            asked_for: preflight(table, head),
-        }),
+        Found::MethodNotAllowed { allow } => {
+            let failure = Failure::method_not_allowed(head.method(), allow);
+            let asked_for = preflight(table, head);
+            Err(Unrouted {
+                failure: Box::new(failure),
+                route: asked_for,
+                through: asked_for,
+            })
+        }
         Found::None => Err(Failure::no_route().into()),
     }
+}
+
+/// Refuses a request that the process cannot afford.
+///
+/// Refusing must cost less than serving, so the route's chain, which may ask others, is passed by.
+fn spare(exchange: &Exchange, route: usize) -> Result<(), Unrouted> {
+    let pressure = exchange.local.pressure.load();
+    let priority = exchange.view.snapshot.route(route).priority;
+    if !pressure.level.sheds(priority) {
+        return Ok(());
+    }
+    let mut failure = Failure::of(Flag::Overflow, pressure.in_words(priority));
+    failure.header = Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+    Err(Unrouted {
+        failure: Box::new(failure),
+        route: Some(route),
+        through: None,
+    })
 }
 
 /// The route of the request that a CORS preflight (Fetch standard, 3.2.2) asks leave for: its `cors`
@@ -68,12 +99,17 @@ fn preflight(table: &Table, head: &mut RequestHead) -> Option<usize> {
     }
 }
 
-/// Which of a route's backends takes the request, and its place; `random` is uniform.
+/// Which of a route's backends takes the request, and its place; `random` is uniform and decides
+/// where nothing of the request does.
 ///
 /// # Errors
 /// When every weight is 0.
-pub(crate) fn backend(backends: &Backends, random: u64) -> Result<(usize, &Backend), Failure> {
-    backends.pick(random).ok_or_else(|| {
+pub(crate) fn backend<'a>(
+    route: &'a Route,
+    head: &RequestHead,
+    random: u64,
+) -> Result<(usize, &'a Backend), Failure> {
+    route.backend(head, random).ok_or_else(|| {
         Failure::of(
             Flag::NoHealthyEndpoint,
             "every backend of the route has weight 0",

@@ -105,7 +105,9 @@ pub(crate) fn client_left() -> StatusCode {
 /// gRPC's status for an answer of our own (<https://grpc.io/docs/guides/status-codes/>).
 pub(crate) fn grpc_status(flag: Option<Flag>, status: StatusCode) -> u8 {
     match (flag, status.as_u16()) {
-        (Some(Flag::Deadline | Flag::UpstreamTimeout | Flag::HandlerTimeout), _) => 4,
+        // Retries are over with 504 when the last attempt took too long.
+        (Some(Flag::Deadline | Flag::UpstreamTimeout | Flag::HandlerTimeout), _)
+        | (Some(Flag::RetriesExhausted), 504) => 4,
         (Some(Flag::RateLimited | Flag::BodyTooLarge | Flag::HeadersTooLarge), _) => 8,
         (Some(Flag::ClientLeft), _) => 1,
         (_, 401) => 16,

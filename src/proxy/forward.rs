@@ -1,5 +1,6 @@
 //! From the end of the chain to whoever answers: a handler, or an endpoint of an upstream.
 
+use std::cell::Cell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::future::LocalBoxFuture;
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
@@ -17,14 +19,17 @@ use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
 use crate::proxy::admit::Wish;
-use crate::proxy::attempt::{self, Clock};
+use crate::proxy::again::{self, Tries};
+use crate::proxy::attempt::Outcome;
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
-use crate::proxy::inform;
+use crate::proxy::hedge;
+use crate::proxy::retry::{self, Nature};
+use crate::proxy::mirror;
 use crate::proxy::upgrade::Switch;
-use crate::snapshot::{Backend, Timeouts, To};
+use crate::snapshot::{Backend, Route, Timeouts, To};
 use crate::telemetry::decision::{Attempt, Flag};
-use crate::upstream::{Lane, SendOptions, Sent};
+use crate::upstream::{Lane, Sent};
 
 /// Sends the request to its backend.
 ///
@@ -36,12 +41,14 @@ pub(crate) async fn forward(
     request: &mut Request,
     wish: Wish,
     (place, backend): (usize, &Backend),
-    timeouts: &Timeouts,
+    route: &Route,
 ) -> Result<Response, Failure> {
+    let timeouts = &route.timeouts;
     exchange.limits.deadline = deadline(exchange, request, timeouts);
     if idle(exchange, timeouts).is_some() || exchange.view.snapshot.access_log.is_on() {
         exchange.received = count_body(request);
     }
+    mirror::copy(exchange, request, wish);
     match &backend.to {
         To::Handler(handler, _) => {
             exchange.backend = Some(Asked::Handler(place));
@@ -50,7 +57,7 @@ pub(crate) async fn forward(
         To::Upstream(upstream) => {
             exchange.backend = Some(Asked::Upstream(*upstream));
             let lane = Rc::clone(exchange.view.lane(*upstream));
-            send(exchange, request, wish, &lane, timeouts).await
+            send(exchange, request, wish, &lane, route).await
         }
     }
 }
@@ -142,39 +149,99 @@ async fn within<F: Future>(
     .await
 }
 
+/// The first attempt, and whatever else it takes.
+///
+/// A request that succeeds at once pays for no retry but its share of the budget; everything after
+/// the first attempt lies in a future of its own, so that the usual way stays small.
 async fn send(
     exchange: &mut Exchange,
     request: &mut Request,
     wish: Wish,
     lane: &Rc<Lane>,
-    timeouts: &Timeouts,
+    route: &Route,
 ) -> Result<Response, Failure> {
-    let client = ask_to_switch(request, wish);
     let now = exchange.turn();
-    let mut options = SendOptions::new(now);
-    let permit = expect_continue(request);
-    options.on_informational = inform::relay(exchange, lane, permit);
-    let idle = idle(exchange, timeouts);
-    let clock = Clock::new(
-        idle,
-        timeouts.attempt.map(|attempt| now + attempt),
-        exchange.limits.deadline,
-        exchange.received.clone(),
-    );
-    let sent = attempt::attempt(lane, request, options, clock, &exchange.local.sweep).await;
-    match sent {
-        Ok(sent) => {
-            exchange.waited = sent.at.saturating_duration_since(now);
-            exchange.came = Some(sent.at);
-            let status = sent.response.head.status;
-            note_attempt(exchange, Some(sent.endpoint), Some(status), None);
-            exchange.limits.idle = idle;
-            answer_of(exchange, sent, client, timeouts)
+    let policy = again::policy(route);
+    lane.budget().borrow_mut().request(policy.budget, now);
+    let client = ask_to_switch(request, wish);
+    let nature = match wish {
+        Wish::Plain => retry::nature(request.head.method(), policy),
+        Wish::Upgrade => Nature::LeavesHttp,
+    };
+    let tries = Tries {
+        lane,
+        route,
+        nature,
+        idle: idle(exchange, &route.timeouts),
+        spare: again::keep(request, route, nature),
+        stay: again::stay(lane, &request.head),
+    };
+    if hedge::is_for(&tries) {
+        return Box::pin(hedged(exchange, request, tries, now)).await;
+    }
+    // What an attempt leaves behind is large: it must not stand in this future beside the next.
+    let again = {
+        let picked = Cell::new(None);
+        let outcome = tries.begin(exchange, request, now, &picked).await;
+        note_attempt(exchange, &outcome, now);
+        match outcome {
+            Ok(sent) if again::is_good(route, &sent) => {
+                return answered(exchange, Ok(sent), client, &tries, now);
+            }
+            outcome => go_on(exchange, outcome, client, tries, now),
         }
-        Err(failed) => {
-            exchange.waited = now.elapsed();
-            note_attempt(exchange, failed.endpoint, None, Some(failed.failure.flag));
-            Err(failed.failure)
+    };
+    again.await
+}
+
+/// Everything after the first attempt.
+fn go_on<'a>(
+    exchange: &'a mut Exchange,
+    outcome: Outcome,
+    client: Option<Upgrade>,
+    tries: Tries<'a>,
+    start: Instant,
+) -> LocalBoxFuture<'a, Result<Response, Failure>> {
+    Box::pin(async move {
+        let sent = tries.go_on(exchange, outcome).await;
+        answered(exchange, sent, client, &tries, start)
+    })
+}
+
+/// The same for a request that asks several endpoints; it never leaves HTTP.
+async fn hedged(
+    exchange: &mut Exchange,
+    request: &mut Request,
+    tries: Tries<'_>,
+    start: Instant,
+) -> Result<Response, Failure> {
+    let sent = match hedge::send(exchange, request, &tries, start).await {
+        Ok(sent) if again::is_good(tries.route, &sent) => Ok(sent),
+        outcome => tries.go_on(exchange, outcome).await,
+    };
+    answered(exchange, sent, None, &tries, start)
+}
+
+/// What the last attempt's end means for the client.
+fn answered(
+    exchange: &mut Exchange,
+    sent: Result<Sent, Failure>,
+    client: Option<Upgrade>,
+    tries: &Tries<'_>,
+    start: Instant,
+) -> Result<Response, Failure> {
+    match sent {
+        Ok(mut sent) => {
+            exchange.waited = sent.at.saturating_duration_since(start);
+            exchange.came = Some(sent.at);
+            exchange.limits.idle = tries.idle;
+            exchange.permit = sent.permit.take();
+            tries.keep_client(&mut sent);
+            answer_of(exchange, sent, client, &tries.route.timeouts)
+        }
+        Err(failure) => {
+            exchange.waited = start.elapsed();
+            Err(failure)
         }
     }
 }
@@ -190,16 +257,22 @@ fn ask_to_switch(request: &mut Request, wish: Wish) -> Option<Upgrade> {
     Some(client)
 }
 
-fn note_attempt(
-    exchange: &mut Exchange,
-    endpoint: Option<u32>,
-    status: Option<StatusCode>,
-    flag: Option<Flag>,
-) {
+/// Notes an attempt that began at `start`.
+pub(crate) fn note_attempt(exchange: &mut Exchange, outcome: &Outcome, start: Instant) {
+    let (endpoint, end, status, flag) = match outcome {
+        Ok(sent) => {
+            let status = sent.response.head.status.as_u16();
+            (Some(sent.endpoint), sent.at, Some(status), None)
+        }
+        Err(failed) => {
+            let flag = failed.failure.flag;
+            (failed.endpoint, Instant::now(), None, Some(flag))
+        }
+    };
     exchange.decision.attempts.push(Attempt {
         endpoint: endpoint.unwrap_or(u32::MAX),
-        took: exchange.waited,
-        status: status.map(|status| status.as_u16()),
+        took: end.saturating_duration_since(start),
+        status,
         flag,
     });
 }
@@ -230,7 +303,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 ///
 /// Reading the body is what makes the HTTP library invite the client, so the body is held back
 /// until the upstream has invited it, or patience is over (RFC 9110, 10.1.1).
-fn expect_continue(request: &mut Request) -> Option<Permit> {
+pub(crate) fn expect_continue(request: &mut Request) -> Option<Permit> {
     let expects = request
         .head
         .header(header::EXPECT)

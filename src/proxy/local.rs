@@ -12,8 +12,10 @@ use http::header::HeaderValue;
 use crate::base::caller::Caller;
 use crate::base::clock::Sweep;
 use crate::base::lifecycle::Lifecycle;
+use crate::base::pressure::Gauge;
 use crate::handler::blocking::Blocking;
 use crate::proxy::calls::Calls;
+use crate::proxy::mirror::Running;
 use crate::snapshot::publish::{Published, Reader, View};
 use crate::telemetry::access_log::{AccessLog, Entry, Lines};
 
@@ -36,6 +38,10 @@ pub struct Local {
     pub in_flight: Cell<usize>,
     /// Requests that were ever admitted.
     pub admitted: Cell<u64>,
+    /// How near the process is to its limits.
+    pub pressure: Arc<Gauge>,
+    /// Copies of requests that are on their way.
+    pub(crate) mirrors: Running,
     lifecycle: Arc<Lifecycle>,
     now: Cell<Instant>,
     /// The revision that the last tick saw.
@@ -57,6 +63,7 @@ impl Local {
         id: usize,
         published: Arc<Published>,
         lifecycle: Arc<Lifecycle>,
+        pressure: Arc<Gauge>,
         blocking: Blocking,
     ) -> Rc<Self> {
         let now = Instant::now();
@@ -72,6 +79,8 @@ impl Local {
             blocking,
             in_flight: Cell::new(0),
             admitted: Cell::new(0),
+            pressure,
+            mirrors: Running::default(),
             lifecycle,
             now: Cell::new(now),
         })
@@ -104,6 +113,7 @@ impl Local {
             series.connections(self.id, counts.active, counts.idle);
             let (made, failed) = lane.new_connects();
             series.connected(self.id, made, failed);
+            series.set_queue(lane.upstream().queued());
         }
         self.lines_to(&view.snapshot.access_log, now).flush(now);
     }

@@ -4,16 +4,20 @@
 //! pure functions of the request's head and the snapshot; what is done is thin.
 
 mod admit;
+mod again;
 mod attempt;
 mod calls;
 mod context;
 mod decide;
 mod failure;
 mod forward;
+mod hedge;
 mod inform;
 mod local;
+mod mirror;
 mod present;
 mod reply;
+mod retry;
 mod upgrade;
 
 pub use local::{Entered, Local, Origin, Wire};
@@ -47,7 +51,7 @@ pub async fn serve(
     let routed = route(&exchange, &mut request.head);
     let route = match &routed {
         Ok((_, route)) => Some(*route),
-        Err(unrouted) => unrouted.asked_for,
+        Err(unrouted) => unrouted.route,
     };
     exchange.routed(route, &request.head);
     let response = answer(&mut exchange, request, routed).await;
@@ -67,21 +71,25 @@ async fn answer(
     routed: Result<(Wish, usize), Unrouted>,
 ) -> Response {
     let view = Rc::clone(&exchange.view);
-    let routed = routed.map_err(|unrouted| unrouted.failure);
-    let picked = routed.and_then(|(wish, route)| {
-        let backends = &view.snapshot.route(route).backends;
-        Ok((wish, route, decide::backend(backends, fastrand::u64(..))?))
+    let (routed, through) = match routed {
+        Ok((wish, route)) => (Ok((wish, route)), Some(route)),
+        Err(unrouted) => (Err(*unrouted.failure), unrouted.through),
+    };
+    let picked = routed.and_then(|(wish, place)| {
+        let route = view.snapshot.route(place);
+        let backend = decide::backend(route, &request.head, fastrand::u64(..))?;
+        Ok((wish, place, backend))
     });
     let backend = picked.as_ref().ok().map(|(_, _, (_, backend))| *backend);
-    let chains = decide::chains(&view.snapshot, exchange.listener, exchange.route, backend);
+    let chains = decide::chains(&view.snapshot, exchange.listener, through, backend);
     exchange.hooked = chains.iter().any(Option::is_some);
     let (depth, answered) = decide::down(&chains, exchange, request).await;
     let outcome = match (answered, picked) {
         (Some(response), _) => Ok(*response),
         (None, Err(failure)) => Err(failure),
         (None, Ok((wish, route, backend))) => {
-            let timeouts = &view.snapshot.route(route).timeouts;
-            forward::forward(exchange, request, wish, backend, timeouts).await
+            let route = view.snapshot.route(route);
+            forward::forward(exchange, request, wish, backend, route).await
         }
     };
     let mut response = outcome.unwrap_or_else(|failure| reply::of(exchange, failure));

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::base::clock::TICK;
 use crate::base::lifecycle::{Lifecycle, State};
+use crate::base::pressure::Gauge;
 use crate::handler::blocking::Pool;
 use crate::proxy::{Local, Origin};
 use crate::server::connection::{self, Seen, Terms};
@@ -26,6 +27,8 @@ pub struct Common {
     pub published: Arc<Published>,
     /// What the process is doing.
     pub lifecycle: Arc<Lifecycle>,
+    /// How near it is to its limits.
+    pub pressure: Arc<Gauge>,
     /// Where handlers may block.
     pub blocking: Pool,
 }
@@ -171,6 +174,7 @@ fn run(
             id,
             shared.published,
             shared.lifecycle,
+            shared.pressure,
             shared.blocking.for_worker(),
         );
         let mut ticks = tokio::time::interval(TICK);

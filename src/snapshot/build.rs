@@ -12,10 +12,11 @@ use crate::handler::{Handler, Registry};
 use crate::middleware::{Chain, Middleware, Natives};
 use crate::routing::Table;
 use crate::snapshot::{
-    Backend, Backends, Limits, Listener, Route, Snapshot, Timeouts, To, Upstream, tables,
+    Backend, Backends, Limits, Listener, Mirror, Route, Snapshot, Split, Timeouts, To, Upstream,
+    tables,
 };
 use crate::telemetry::access_log::{self, AccessLog};
-use crate::telemetry::metrics::{EndpointState, Metrics, NO_ROUTE};
+use crate::telemetry::metrics::{Metrics, NO_ROUTE};
 use crate::upstream;
 
 /// Builds one snapshot after another, and keeps what they have in common.
@@ -73,6 +74,7 @@ impl Builder {
             builder: self,
             problems: Vec::new(),
             kept: Kept::default(),
+            zone: config.runtime.zone.clone(),
         };
         let snapshot = run.snapshot(config);
         match (snapshot, run.problems.is_empty()) {
@@ -82,6 +84,13 @@ impl Builder {
             }),
             _ => Err(NotBuilt(run.problems)),
         }
+    }
+
+    /// The upstream of that name in the last snapshot.
+    fn upstream_before(&self, name: &str) -> Option<&upstream::Upstream> {
+        let mut kept = self.kept.upstreams.iter();
+        kept.find(|((known, _), _)| **known == *name)
+            .map(|(_, upstream)| &**upstream)
     }
 
     /// The snapshot goes in force: what it is made of can be taken over by the next.
@@ -97,6 +106,8 @@ struct Run<'a> {
     builder: &'a Builder,
     problems: Vec<Problem>,
     kept: Kept,
+    /// Where this process runs.
+    zone: Option<String>,
 }
 
 impl Run<'_> {
@@ -134,9 +145,17 @@ impl Run<'_> {
 
     fn upstream(&mut self, name: &Arc<str>, upstream: &config::Upstream) -> Option<Upstream> {
         let key = (Arc::clone(name), upstream.fingerprint);
+        let series = self.builder.metrics.upstream(name);
+        let zone = self.zone.as_deref();
         let built = match self.builder.kept.upstreams.get(&key) {
-            Some(same) => Arc::clone(same),
-            None => match upstream::Upstream::build(name, &upstream.settings) {
+            Some(same) if same.zone() == zone => Arc::clone(same),
+            _ => match upstream::Upstream::build(
+                name,
+                &upstream.settings,
+                zone,
+                Arc::clone(&series),
+                self.builder.upstream_before(name),
+            ) {
                 Ok(built) => built,
                 Err(message) => {
                     self.problem(upstream.span, message);
@@ -145,8 +164,6 @@ impl Run<'_> {
             },
         };
         self.kept.upstreams.insert(key, Arc::clone(&built));
-        let series = self.builder.metrics.upstream(name);
-        series.set_endpoints(EndpointState::Ready, built.members().ready().len());
         Some(Upstream {
             upstream: built,
             series,
@@ -226,11 +243,16 @@ impl Run<'_> {
             name: Arc::clone(&route.name),
             chain: self.chain(&route.name, &route.middlewares),
             backends: Backends::new(backends),
+            split: split(route).map(Box::new),
+            mirrors: mirrors(route, upstreams),
+            priority: route.priority,
             timeouts: Timeouts {
                 request: route.timeouts.request,
                 attempt: route.timeouts.attempt,
                 idle: route.timeouts.idle,
             },
+            retry: route.retry.clone().map(Box::new),
+            hedge: route.hedge.map(Box::new),
             series,
             answers,
             fingerprint: route.fingerprint,
@@ -323,6 +345,26 @@ impl Run<'_> {
         self.kept.access_log = Some((settings.clone(), Arc::clone(&log)));
         Some(log)
     }
+}
+
+/// The split of a route whose requests stay where their key says.
+fn split(route: &config::Route) -> Option<Split> {
+    let by = route.split_by.clone()?;
+    let backends = route.backends.iter().map(|backend| {
+        let name = match &backend.target {
+            config::Target::Upstream(name) => name,
+            config::Target::Handler(handler) => &handler.id,
+        };
+        (&**name, backend.weight)
+    });
+    Some(Split::new(by, backends))
+}
+
+fn mirrors(route: &config::Route, upstreams: &HashMap<Arc<str>, usize>) -> Box<[Mirror]> {
+    let mirrors = route.mirrors.iter();
+    mirrors
+        .filter_map(|mirror| Some(Mirror::new(*upstreams.get(&mirror.upstream)?, mirror.share)))
+        .collect()
 }
 
 fn limits(listener: &config::Listener) -> Limits {

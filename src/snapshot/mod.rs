@@ -5,9 +5,11 @@
 
 mod build;
 pub mod publish;
+mod split;
 mod tables;
 
 pub use build::{Builder, Built, NotBuilt};
+pub use split::Split;
 pub use tables::{Listing, listings, shadowed};
 
 use std::collections::HashMap;
@@ -18,6 +20,9 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::base::address::Address;
+use crate::config::{Hedge, Retry};
+use crate::base::message::RequestHead;
+use crate::base::pressure::Priority;
 use crate::handler::Handler;
 use crate::middleware::Chain;
 use crate::routing::Table;
@@ -99,8 +104,18 @@ pub struct Route {
     pub chain: Chain,
     /// Where it may send.
     pub backends: Backends,
+    /// What decides where it sends; none: chance.
+    pub split: Option<Box<Split>>,
+    /// Who gets copies of its requests.
+    pub mirrors: Box<[Mirror]>,
+    /// What its requests are worth when not all can be served.
+    pub priority: Priority,
     /// Limits of time.
     pub timeouts: Timeouts,
+    /// When a request is tried again; none: [`Retry::DEFAULT`].
+    pub retry: Option<Box<Retry>>,
+    /// When a second endpoint is asked; none: never.
+    pub hedge: Option<Box<Hedge>>,
     /// Equal for equal sections of the configuration.
     pub fingerprint: u64,
     /// Counts its requests: one for each listener of the snapshot that serves it.
@@ -138,6 +153,15 @@ pub struct Backend {
     pub chain: Chain,
     /// Who answers.
     pub to: To,
+}
+
+/// Who gets copies of a route's requests.
+#[derive(Debug, Clone, Copy)]
+pub struct Mirror {
+    /// The upstream at that place of the snapshot.
+    pub upstream: usize,
+    /// The share of requests that it gets, from 0 to 1.
+    share: f64,
 }
 
 /// Who answers.
@@ -193,6 +217,17 @@ impl Snapshot {
 }
 
 impl Route {
+    /// The backend that takes a request, and its place; `random` is uniform over all numbers.
+    ///
+    /// None if every weight is 0.
+    pub fn backend(&self, head: &RequestHead, random: u64) -> Option<(usize, &Backend)> {
+        let split = self.split.as_ref().and_then(|split| split.place(head));
+        match split {
+            Some(place) => Some((place, self.backends.get(place)?)),
+            None => self.backends.pick(random),
+        }
+    }
+
     /// Counts the route's requests that came through the listener at that place.
     pub fn series_on(&self, listener: usize) -> Option<&RouteSeries> {
         let mut series = self.series.iter();
@@ -207,6 +242,23 @@ impl Route {
         answers
             .find(|(of, _)| *of == kind)
             .map(|(_, series)| &**series)
+    }
+}
+
+impl Mirror {
+    /// Copies of that share of the requests, for the upstream at that place.
+    pub fn new(upstream: usize, share: f64) -> Self {
+        Self { upstream, share }
+    }
+
+    /// Whether it gets a copy of a request; `random` is uniform over all numbers.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "53 bits are what a float holds exactly"
+    )]
+    pub fn takes(&self, random: u64) -> bool {
+        let uniform = (random >> 11) as f64 / (1_u64 << 53) as f64;
+        uniform < self.share
     }
 }
 
@@ -254,6 +306,18 @@ impl Backends {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mirror_gets_its_share_and_nothing_or_everything_where_that_is_said() {
+        let taken = |share: f64| {
+            let mirror = Mirror::new(0, share);
+            let randoms = (0..1000_u64).map(|n| n * (u64::MAX / 999));
+            randoms.filter(|random| mirror.takes(*random)).count()
+        };
+        assert_eq!(taken(0.0), 0);
+        assert_eq!(taken(1.0), 1000);
+        assert_eq!(taken(0.1), 100);
+    }
 
     #[test]
     fn backends_get_their_share_and_none_gets_requests_with_weight_0() {

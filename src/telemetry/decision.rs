@@ -42,7 +42,7 @@ flags! {
     ConnectFailed "UF" "the connection to the upstream could not be made",
     UpstreamClosed "UC" "the upstream closed the connection before its answer was complete",
     UpstreamTimeout "UT" "the upstream did not answer in time",
-    Overflow "UO" "a limit of the upstream is reached",
+    Overflow "UO" "a limit of the upstream or of the gateway is reached",
     RetriesExhausted "URX" "every attempt failed",
     UpstreamProtocol "UPE" "the upstream broke the protocol",
     ClientLeft "DC" "the client left before the answer was complete",

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,11 +13,52 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::base::address::Address;
 use crate::base::gather;
 
-/// A connected socket, which tells when an informational response comes in.
+/// A connected socket, which tells when an informational response comes in, and whether anything
+/// comes and goes at all.
 #[derive(Debug)]
 pub(super) struct Socket {
     kind: Kind,
     informs: Arc<AtomicBool>,
+    traffic: Arc<Traffic>,
+}
+
+/// How often bytes came in on a connection, and how often some went out.
+///
+/// Atomic because an upgraded connection leaves its thread; but one task at a time moves the bytes, so
+/// counting needs no locked instruction. The counts may wrap: they are compared and no more.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    heard: AtomicU32,
+    written: AtomicU32,
+}
+
+impl Traffic {
+    /// Changes when anything comes in.
+    pub(super) fn heard(&self) -> u32 {
+        self.heard.load(Relaxed)
+    }
+
+    /// Changes when anything goes out.
+    pub(super) fn written(&self) -> u32 {
+        self.written.load(Relaxed)
+    }
+
+    fn count(count: &AtomicU32) {
+        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    fn note_write(&self, poll: &Poll<io::Result<usize>>) {
+        if matches!(poll, Poll::Ready(Ok(size)) if *size > 0) {
+            Self::count(&self.written);
+        }
+    }
+}
+
+impl Socket {
+    /// Its counts, for whoever wants to know later.
+    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
 }
 
 /// An enum rather than a type parameter, or every client would be compiled once for each kind; the
@@ -53,6 +94,7 @@ pub(super) async fn connect(
             .map(|kind| Socket {
                 kind,
                 informs: Arc::clone(informs),
+                traffic: Arc::default(),
             })
             .map_err(Some),
         Err(_) => Err(None),
@@ -69,7 +111,7 @@ fn informs(bytes: &[u8]) -> bool {
 
 macro_rules! either {
     ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.get_mut().kind {
+        match &mut $self.kind {
             Kind::Tcp($stream) => $call,
             Kind::Unix($stream) => $call,
         }
@@ -84,12 +126,13 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let read = match &mut this.kind {
-            Kind::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Kind::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
-        if informs(buffer.filled().get(before..).unwrap_or_default()) {
-            this.informs.store(true, Relaxed);
+        let read = either!(this, stream => Pin::new(stream).poll_read(cx, buffer));
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        if !new.is_empty() {
+            Traffic::count(&this.traffic.heard);
+            if informs(new) {
+                this.informs.store(true, Relaxed);
+            }
         }
         read
     }
@@ -101,7 +144,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, bytes))
+        let this = self.get_mut();
+        let written = either!(this, stream => Pin::new(stream).poll_write(cx, bytes));
+        this.traffic.note_write(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -109,18 +155,21 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => gather::poll_write(Pin::new(stream), cx, slices))
+        let this = self.get_mut();
+        let written = either!(this, stream => gather::poll_write(Pin::new(stream), cx, slices));
+        this.traffic.note_write(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         either!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -15,6 +15,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use crate::base::address::Address;
+use crate::base::key;
 
 /// The heaviest endpoint: ten thousand times the lightest.
 const MAX_WEIGHT: u32 = 10_000;
@@ -45,7 +46,7 @@ pub enum Target {
 }
 
 /// One place to send requests to.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
     /// Where it is.
     pub address: Address,
@@ -57,10 +58,12 @@ pub struct Endpoint {
     pub label: Box<str>,
     /// What `host` says when the request has none.
     pub host: HeaderValue,
+    /// The hash of its label: the same in every process.
+    pub hash: u64,
 }
 
 impl Endpoint {
-    fn new(address: Address, settings: &EndpointSettings) -> Self {
+    pub(super) fn new(address: Address, weight: u32, zone: Option<String>) -> Self {
         let label = address.to_string();
         let host = match &address {
             Address::Tcp(_) => HeaderValue::from_str(&label).ok(),
@@ -68,10 +71,22 @@ impl Endpoint {
         };
         Self {
             address,
-            weight: settings.weight,
-            zone: settings.zone.clone(),
+            weight,
+            zone,
+            hash: key::hash(label.as_bytes()),
             label: label.into(),
             host: host.unwrap_or_else(|| HeaderValue::from_static("localhost")),
+        }
+    }
+
+    /// The name under which it was found: what `host` says when the request has none.
+    pub(super) fn be_called(&mut self, name: &str) {
+        let host = match self.tcp() {
+            Some(address) => format!("{name}:{}", address.port()),
+            None => name.to_owned(),
+        };
+        if let Ok(host) = HeaderValue::try_from(host) {
+            self.host = host;
         }
     }
 
@@ -97,7 +112,7 @@ impl EndpointSettings {
     /// `localhost` has, and most services listen on `127.0.0.1` alone.
     pub(super) fn resolve(&self) -> Result<Vec<Endpoint>, String> {
         let (host, port) = match &self.address {
-            Target::Address(address) => return Ok(vec![Endpoint::new(address.clone(), self)]),
+            Target::Address(address) => return Ok(vec![self.at(address.clone())]),
             Target::Name { host, port } => (host, *port),
         };
         let mut found: Vec<SocketAddr> = (host.as_str(), port)
@@ -112,8 +127,12 @@ impl EndpointSettings {
         if found.is_empty() {
             return Err(format!("the name `{host}` has no address"));
         }
-        let endpoint = |address: SocketAddr| Endpoint::new(address.into(), self);
+        let endpoint = |address: SocketAddr| self.at(address.into());
         Ok(found.into_iter().map(endpoint).collect())
+    }
+
+    fn at(&self, address: Address) -> Endpoint {
+        Endpoint::new(address, self.weight, self.zone.clone())
     }
 }
 

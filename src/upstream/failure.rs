@@ -21,9 +21,11 @@ pub struct Failure {
     pub address: Option<SocketAddr>,
     /// One sentence for the operator; names the endpoint.
     pub detail: String,
-    /// True if the endpoint cannot have begun to work on the request.
+    /// True if the endpoint cannot have begun to work on the request: no connection, none of its bytes
+    /// written, or the endpoint's word for it.
     pub unprocessed: bool,
-    /// The request, where not a byte of it was sent and its body is untouched.
+    /// The request, where not a byte of it was sent and its body is untouched. It can be gone all the
+    /// same where the request is unprocessed: HTTP/2 refuses streams whose body is already on its way.
     pub request: Option<Request>,
 }
 
@@ -36,6 +38,8 @@ pub enum Cause {
     Connect(io::ErrorKind),
     /// The connection was not made in time.
     ConnectTimeout,
+    /// Every connection that `limits.connections` allows was busy, for as long as a request waits.
+    Overflow,
     /// The endpoint said that it did not begin to work on the request (`REFUSED_STREAM`, or a
     /// `GOAWAY` that left it out).
     Refused,
@@ -48,6 +52,18 @@ pub enum Cause {
 }
 
 impl Failure {
+    /// A request that was sent to nobody.
+    pub(super) fn before(cause: Cause, detail: String) -> Box<Self> {
+        Box::new(Self {
+            cause,
+            endpoint: None,
+            address: None,
+            detail,
+            unprocessed: true,
+            request: None,
+        })
+    }
+
     /// The same failure with the request in it, which then was not sent.
     #[must_use]
     pub(super) fn with_request(mut self: Box<Self>, request: Request) -> Box<Self> {

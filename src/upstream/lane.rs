@@ -4,37 +4,56 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::{self, Future};
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use futures_util::future::Either;
-use http::StatusCode;
-use pin_project_lite::pin_project;
+use futures_util::future::{Either, LocalBoxFuture};
+use smallvec::SmallVec;
 
 use crate::base::message::{Request, Response};
-use crate::upstream::balance::{Balancer, Outcome};
-use crate::upstream::client::{OnInformational, Site, Tally};
+use crate::upstream::affinity::AffinitySettings;
+use crate::upstream::balance::{Balance, Balancer, Choice};
+use crate::upstream::client::{Bound, OnInformational, Site, Tally};
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::{Protocol, Upstream};
+use crate::upstream::limits::{Full, Gradient, Permit};
+use crate::upstream::members::{Member, Members};
+use crate::upstream::sending::{Sending, Turn};
+use crate::upstream::{Latencies, Protocol, RetryBudget, Upstream};
 
 /// One worker's way to an upstream.
 ///
 /// When it is dropped, idle connections close at once and those in use when their answer ends.
 pub struct Lane {
     upstream: Arc<Upstream>,
-    /// By the endpoint's number.
-    sites: Box<[Rc<Site>]>,
-    balancer: RefCell<Balancer>,
+    /// The version of the members that the table was made of.
+    seen: Cell<u64>,
+    table: RefCell<Table>,
     random: RefCell<fastrand::Rng>,
     tally: Rc<Tally>,
     /// The connects that were told of already.
     told: Cell<(u64, u64)>,
     /// How many more requests listen for informational responses without a reason to.
     listens: Cell<u8>,
+    /// What retries may cost.
+    budget: RefCell<RetryBudget>,
+    /// Told by routes that hedge.
+    latencies: RefCell<Latencies>,
+    /// The limit that follows latency, where there is one.
+    pub(super) gradient: Option<RefCell<Gradient>>,
+    /// Set while a request is given up because it took too long.
+    pub(super) timed_out: Cell<bool>,
+    /// Requests of this lane whose answer's head is not there yet.
+    pub(super) pending: Cell<u32>,
+}
+
+/// What a lane has for each endpoint; made anew when the members change.
+struct Table {
+    members: Arc<Members>,
+    /// By the endpoint's number.
+    sites: Vec<Option<Rc<Site>>>,
+    balancer: Balancer,
 }
 
 /// How to send one request.
@@ -43,8 +62,14 @@ pub struct SendOptions<'a> {
     pub now: Instant,
     /// Endpoints to take only if there is no other: those where earlier attempts failed.
     pub avoid: &'a [u32],
+    /// The hash of the request's key, where the policy wants one: see [`Lane::key`].
+    pub key: Option<u64>,
+    /// The hash of the endpoint that the client shall stay with, as long as it may take requests.
+    pub stay: Option<u64>,
     /// Called for each informational answer (1xx but 101); HTTP/1.1 only.
     pub on_informational: Option<OnInformational>,
+    /// Where the chosen endpoint is noted, for a caller who may not wait for the end.
+    pub picked: Option<&'a Cell<Option<u32>>>,
 }
 
 /// An answer, and who gave it.
@@ -58,6 +83,8 @@ pub struct Sent {
     pub address: Option<SocketAddr>,
     /// When the head was there; a clock reading for the caller to share.
     pub at: Instant,
+    /// Room under the limit of requests, where there is one: to be kept until the answer's end.
+    pub permit: Option<Permit>,
 }
 
 /// What a lane's connections do, for metrics.
@@ -79,7 +106,10 @@ impl SendOptions<'_> {
         Self {
             now,
             avoid: &[],
+            key: None,
+            stay: None,
             on_informational: None,
+            picked: None,
         }
     }
 }
@@ -92,22 +122,27 @@ impl Lane {
     pub fn new(upstream: Arc<Upstream>) -> Rc<Self> {
         let now = Instant::now();
         let mut random = fastrand::Rng::new();
-        let tally = Rc::new(Tally::new(now));
-        let members = upstream.members();
-        let site = |number| Rc::new(Site::new(&upstream, number, &tally));
-        let balance = upstream.settings().balance;
+        let tally = Tally::new(now);
+        let limits = &upstream.limits;
+        let tally = Rc::new(match &limits.slots {
+            Some(slots) => tally.bounded(Bound::new(Arc::clone(slots), Arc::clone(&limits.queue))),
+            None => tally,
+        });
+        let seen = upstream.version();
+        let table = Table::new(&upstream, None, &tally, random.u64(..), now);
+        let adaptive = upstream.settings().limits.adaptive.as_ref();
         Rc::new(Self {
-            sites: (0..).take(members.endpoints().len()).map(site).collect(),
-            balancer: RefCell::new(Balancer::new(
-                balance,
-                members.shares(),
-                random.u64(..),
-                now,
-            )),
+            seen: Cell::new(seen),
+            table: RefCell::new(table),
             random: RefCell::new(random),
             tally,
             told: Cell::default(),
             listens: Cell::new(LISTENS),
+            budget: RefCell::new(RetryBudget::new(now)),
+            latencies: RefCell::default(),
+            gradient: adaptive.map(|settings| RefCell::new(Gradient::new(settings))),
+            timed_out: Cell::new(false),
+            pending: Cell::new(0),
             upstream,
         })
     }
@@ -117,9 +152,19 @@ impl Lane {
         &self.upstream
     }
 
+    /// What retries may cost.
+    pub fn budget(&self) -> &RefCell<RetryBudget> {
+        &self.budget
+    }
+
+    /// How long answers take lately, where a route wants to know.
+    pub fn latencies(&self) -> &RefCell<Latencies> {
+        &self.latencies
+    }
+
     /// Sends a request to an endpoint of the balancer's choice.
     ///
-    /// Deadlines are the caller's, but for that of a new connection.
+    /// Deadlines are the caller's, but for those of a new connection and of a place in the queue.
     ///
     /// # Errors
     /// A [`Failure`], with the request in it where it may be sent again.
@@ -131,15 +176,91 @@ impl Lane {
         self: &Rc<Self>,
         request: Request,
         options: SendOptions<'_>,
-    ) -> impl Future<Output = Result<Sent, Box<Failure>>> + use<'_> {
+    ) -> impl Future<Output = Result<Sent, Box<Failure>>> + use<> {
         self.tally.now.set(options.now);
+        if self.upstream.version() != self.seen.get() {
+            self.renew(options.now);
+        }
+        if self.is_beyond_gradient() {
+            let why = "as many requests are under way as `limits.adaptive` has found useful";
+            return Either::Right(future::ready(Err(self.overflow(request, why))));
+        }
+        match &self.upstream.limits.gate {
+            None => self.start(request, options, None),
+            Some(gate) => match gate.try_enter() {
+                Some(permit) => self.start(request, options, Some(permit)),
+                None => Either::Left(Either::Right(self.queue(request, options))),
+            },
+        }
+    }
+
+    fn start(
+        self: &Rc<Self>,
+        request: Request,
+        options: SendOptions<'_>,
+        permit: Option<Permit>,
+    ) -> Way<impl Future<Output = Result<Response, Box<Failure>>> + use<>> {
         match self.pick(&options) {
-            Some((turn, site)) => Either::Left(Sending {
-                exchange: site.send(request, options.on_informational),
-                turn,
-            }),
+            Some(turn) => {
+                let site = Rc::clone(&turn.site);
+                let exchange = site.send(request, options.on_informational);
+                Either::Left(Either::Left(Sending::new(exchange, turn, permit)))
+            }
             None => Either::Right(future::ready(Err(self.nobody(request)))),
         }
+    }
+
+    /// Waits for room; what it needs of the options is copied, for the wait may be long.
+    #[cold]
+    fn queue(
+        self: &Rc<Self>,
+        request: Request,
+        options: SendOptions<'_>,
+    ) -> LocalBoxFuture<'static, Result<Sent, Box<Failure>>> {
+        let lane = Rc::clone(self);
+        let avoid: SmallVec<[u32; 4]> = options.avoid.into();
+        let (key, stay) = (options.key, options.stay);
+        let on_informational = options.on_informational;
+        let Some(gate) = lane.upstream.limits.gate.clone() else {
+            return Box::pin(future::ready(Err(self.nobody(request))));
+        };
+        Box::pin(async move {
+            let permit = match gate.enter().await {
+                Ok(permit) => permit,
+                Err(full) => return Err(lane.full(request, full)),
+            };
+            let now = Instant::now();
+            lane.tally.now.set(now);
+            let options = SendOptions {
+                now,
+                avoid: &avoid,
+                key,
+                stay,
+                on_informational,
+                picked: None,
+            };
+            lane.start(request, options, Some(permit)).await
+        })
+    }
+
+    fn is_beyond_gradient(&self) -> bool {
+        let limit = |gradient: &RefCell<Gradient>| gradient.borrow().limit();
+        self.gradient
+            .as_ref()
+            .is_some_and(|gradient| self.pending.get() >= limit(gradient))
+    }
+
+    /// The hash of the request's key, where the policy sends a key to one place.
+    pub fn key(&self, head: &crate::base::message::RequestHead) -> Option<u64> {
+        match &self.upstream.settings().balance {
+            Balance::RingHash(hashing) | Balance::Maglev(hashing) => hashing.by.hash(head),
+            _ => None,
+        }
+    }
+
+    /// How clients are kept with their endpoints, if they are.
+    pub fn affinity(&self) -> Option<&AffinitySettings> {
+        self.upstream.settings().affinity.as_ref()
     }
 
     /// Whether a request should listen for informational responses (1xx).
@@ -156,10 +277,14 @@ impl Lane {
         left > 0 || self.upstream.informs.load(Relaxed)
     }
 
-    /// Closes connections that were idle for too long or are too old; for the worker's tick.
+    /// Closes connections that were idle for too long or are too old, and lets go of endpoints that
+    /// have left; for the worker's tick.
     pub fn sweep(&self, now: Instant) {
         self.tally.now.set(now);
-        for site in &self.sites {
+        if self.upstream.version() != self.seen.get() {
+            self.renew(now);
+        }
+        for site in self.table.borrow().sites.iter().flatten() {
             site.sweep(now);
         }
     }
@@ -174,12 +299,9 @@ impl Lane {
     /// What its connections do now.
     pub fn counts(&self) -> Counts {
         let open = self.tally.open.get();
-        let idle = self
-            .sites
-            .iter()
-            .map(|site| site.idle())
-            .sum::<u32>()
-            .min(open);
+        let table = self.table.borrow();
+        let idle = table.sites.iter().flatten().map(|site| site.idle());
+        let idle = idle.sum::<u32>().min(open);
         Counts {
             active: open - idle,
             idle,
@@ -188,37 +310,131 @@ impl Lane {
         }
     }
 
-    fn pick(&self, options: &SendOptions<'_>) -> Option<(Turn<'_>, &Rc<Site>)> {
+    /// Takes the members as they are now, and with them what the last table knew.
+    #[cold]
+    fn renew(&self, now: Instant) {
+        self.seen.set(self.upstream.version());
         let random = self.random.borrow_mut().u64(..);
-        let mut balancer = self.balancer.borrow_mut();
-        let endpoint = balancer.pick(options.avoid, random, options.now)?;
-        let site = self.sites.get(endpoint as usize)?;
-        let turn = Turn {
-            lane: self,
-            site,
-            endpoint,
-            start: options.now,
-            settled: Cell::new(false),
-        };
-        Some((turn, site))
+        let before = self.table.borrow();
+        let table = Table::new(&self.upstream, Some(&before), &self.tally, random, now);
+        drop(before);
+        // What is dropped closes its idle connections, and so may look at the lane again.
+        let _old = self.table.replace(table);
     }
 
-    fn nobody(&self, request: Request) -> Box<Failure> {
-        let name = self.upstream.name();
-        let detail = if self.sites.is_empty() {
-            format!("upstream `{name}` has no endpoints")
-        } else {
-            format!("no endpoint of upstream `{name}` may take a request")
+    fn pick(self: &Rc<Self>, options: &SendOptions<'_>) -> Option<Turn> {
+        let random = self.random.borrow_mut().u64(..);
+        let mut table = self.table.borrow_mut();
+        let table = &mut *table;
+        let stays = options.stay.and_then(|hash| table.find(hash, options.avoid));
+        let endpoint = match stays {
+            Some(endpoint) => endpoint,
+            None => table.balancer.pick(&Choice {
+                avoid: options.avoid,
+                key: options.key,
+                random,
+                now: options.now,
+            })?,
         };
-        let failure = Box::new(Failure {
-            cause: Cause::NoEndpoint,
-            endpoint: None,
-            address: None,
-            detail,
-            unprocessed: true,
-            request: None,
-        });
-        failure.with_request(request)
+        let site = table.sites.get(endpoint as usize)?.as_ref()?;
+        if let Some(picked) = options.picked {
+            picked.set(Some(endpoint));
+        }
+        let watch = table.members.get(endpoint).and_then(|member| member.watch.as_ref());
+        Some(Turn::new(self, site, endpoint, watch, options.now))
+    }
+
+    pub(super) fn settle(
+        &self,
+        endpoint: u32,
+        outcome: crate::upstream::balance::Outcome,
+        now: Instant,
+    ) {
+        self.table.borrow_mut().balancer.settle(endpoint, outcome, now);
+    }
+
+    /// Gives a request up by `dropping` its future, and holds it against the endpoint.
+    pub fn give_up(&self, dropping: impl FnOnce()) {
+        self.timed_out.set(true);
+        dropping();
+        self.timed_out.set(false);
+    }
+
+    /// A random number of this worker's.
+    pub(super) fn random(&self) -> u64 {
+        self.random.borrow_mut().u64(..)
+    }
+
+    #[cold]
+    fn nobody(&self, request: Request) -> Box<Failure> {
+        let detail = self.table.borrow().members.nobody(self.upstream.name());
+        Failure::before(Cause::NoEndpoint, detail).with_request(request)
+    }
+
+    #[cold]
+    fn full(&self, request: Request, full: Full) -> Box<Failure> {
+        self.overflow(request, &full.to_string())
+    }
+
+    #[cold]
+    fn overflow(&self, request: Request, why: &str) -> Box<Failure> {
+        let detail = format!("upstream `{}` is at its limit: {why}", self.upstream.name());
+        Failure::before(Cause::Overflow, detail).with_request(request)
+    }
+}
+
+/// A request that is under way, waits in the queue, or has failed already.
+type Way<F> = Either<
+    Either<Sending<F>, LocalBoxFuture<'static, Result<Sent, Box<Failure>>>>,
+    future::Ready<Result<Sent, Box<Failure>>>,
+>;
+
+impl Table {
+    fn new(
+        upstream: &Arc<Upstream>,
+        before: Option<&Self>,
+        tally: &Rc<Tally>,
+        random: u64,
+        now: Instant,
+    ) -> Self {
+        let members = upstream.members();
+        let site = |number: usize| {
+            let number = u32::try_from(number).ok()?;
+            let member = members.get(number).filter(|member| !member.has_left())?;
+            Some(match before.and_then(|before| before.site(member)) {
+                Some(site) => Rc::clone(site),
+                None => {
+                    let endpoint = Arc::clone(&member.endpoint);
+                    Rc::new(Site::new(upstream, endpoint, number, tally))
+                }
+            })
+        };
+        let sites = (0..members.size()).map(site).collect();
+        let balancer = Balancer::new(
+            &upstream.settings().balance,
+            members.candidates(),
+            random,
+            now,
+            before.map(|before| &before.balancer),
+        );
+        Self {
+            members,
+            sites,
+            balancer,
+        }
+    }
+
+    /// What there is for an endpoint, if it is still the same.
+    fn site(&self, member: &Member) -> Option<&Rc<Site>> {
+        let site = self.sites.get(member.number as usize)?.as_ref()?;
+        (site.endpoint.address == member.endpoint.address).then_some(site)
+    }
+
+    /// The candidate with that hash, unless it is to be avoided.
+    fn find(&self, hash: u64, avoid: &[u32]) -> Option<u32> {
+        let mut candidates = self.members.candidates().iter();
+        let found = candidates.find(|candidate| candidate.hash == hash)?;
+        (!avoid.contains(&found.number)).then_some(found.number)
     }
 }
 
@@ -237,81 +453,4 @@ impl fmt::Debug for SendOptions<'_> {
             .field("avoid", &self.avoid)
             .finish_non_exhaustive()
     }
-}
-
-pin_project! {
-    /// A request on its way. A future by hand, for an `async` block would keep the exchange twice.
-    struct Sending<'a, F> {
-        #[pin]
-        exchange: F,
-        turn: Turn<'a>,
-    }
-}
-
-impl<F: Future<Output = Result<Response, Box<Failure>>>> Future for Sending<'_, F> {
-    type Output = Result<Sent, Box<Failure>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let result = ready!(this.exchange.poll(cx));
-        let at = Instant::now();
-        this.turn.settle(&result, at);
-        Poll::Ready(result.map(|response| Sent {
-            response,
-            endpoint: this.turn.endpoint,
-            address: this.turn.site.tcp(),
-            at,
-        }))
-    }
-}
-
-/// A request at an endpoint that the balancer must hear the end of, even if nobody waits for it.
-struct Turn<'a> {
-    lane: &'a Lane,
-    site: &'a Site,
-    endpoint: u32,
-    start: Instant,
-    settled: Cell<bool>,
-}
-
-impl Turn<'_> {
-    fn settle(&self, result: &Result<Response, Box<Failure>>, now: Instant) {
-        let took = now.saturating_duration_since(self.start);
-        let outcome = match result {
-            Ok(response) if says_not_me(response.head.status) => Outcome::Failed(took),
-            Ok(_) => Outcome::Answered(took),
-            // The client's fault, not the endpoint's.
-            Err(failure) if matches!(failure.cause, Cause::RequestBody(_)) => {
-                Outcome::Abandoned(took)
-            }
-            Err(_) => Outcome::Failed(took),
-        };
-        self.end(outcome, now);
-    }
-
-    fn end(&self, outcome: Outcome, now: Instant) {
-        self.settled.set(true);
-        self.lane
-            .balancer
-            .borrow_mut()
-            .settle(self.endpoint, outcome, now);
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if !self.settled.get() {
-            let now = Instant::now();
-            let took = now.saturating_duration_since(self.start);
-            self.end(Outcome::Abandoned(took), now);
-        }
-    }
-}
-
-/// Answers with which an endpoint, or a gateway before it, says that it cannot serve.
-fn says_not_me(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    )
 }

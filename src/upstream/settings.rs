@@ -8,16 +8,22 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use crate::base::values::Period;
+use crate::base::values::{Period, Share};
+use crate::upstream::affinity::AffinitySettings;
+use crate::upstream::balance::Balance;
+use crate::upstream::eligible::ZoneSettings;
 use crate::upstream::endpoint::EndpointSettings;
+use crate::upstream::{discovery, health, limits};
 
 /// A named group of endpoints, and how to talk to them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub struct Settings {
     /// Where requests may go: a list of `ip:port`, `unix:/path` or `name:port`, or of maps that add
-    /// a weight and a zone. An empty list is allowed and answers every request with 503.
-    pub endpoints: Vec<EndpointSettings>,
+    /// a weight and a zone. An empty list is allowed and answers every request with 503. Required
+    /// unless there is `discovery`.
+    #[serde(default)]
+    pub endpoints: Option<Vec<EndpointSettings>>,
     /// What the endpoints speak. Default `http1`.
     #[serde(default)]
     pub protocol: Protocol,
@@ -31,38 +37,83 @@ pub struct Settings {
     #[serde(default)]
     pub timeouts: Timeouts,
 
-    #[serde(default, deserialize_with = "later::health_check")]
-    #[schemars(skip)]
-    health_check: (),
-    #[serde(default, deserialize_with = "later::outlier")]
-    #[schemars(skip)]
-    outlier: (),
-    #[serde(default, deserialize_with = "later::limits")]
-    #[schemars(skip)]
-    limits: (),
+    /// Ask the endpoints themselves whether they can serve. An endpoint takes no requests before its
+    /// first check has passed. Default: nobody is asked.
+    #[serde(default)]
+    pub health_check: Option<health::active::Settings>,
+    /// Take endpoints out for a while that fail requests. Default: none is; `outlier: {}` takes every
+    /// default.
+    #[serde(default)]
+    pub outlier: Option<health::outlier::Settings>,
+    /// How much may be asked of the endpoints at once. Default: any number.
+    #[serde(default)]
+    pub limits: limits::Settings,
+    /// Keep a client with the endpoint that answered it first. Default: every request is balanced.
+    #[serde(default)]
+    pub affinity: Option<AffinitySettings>,
+    /// Whether endpoints of the gateway's own zone (`runtime.zone`) come first. Default: they do, as
+    /// long as enough of them are ready.
+    #[serde(default)]
+    pub zones: ZoneSettings,
+    /// How long the share of an endpoint that has become ready rises from a tenth to its whole.
+    /// Default: it has all of it at once.
+    #[serde(default)]
+    pub slow_start: Option<Period>,
+    /// The share of ready endpoints below which all of them take requests, whatever is known of
+    /// them. Default `0%`: never, and without a ready endpoint requests are answered with 503.
+    #[serde(default = "Panic::never")]
+    pub panic_threshold: Panic,
+    /// Where the endpoints are found, in the place of `endpoints`. Default: nowhere else.
+    #[serde(default)]
+    pub discovery: Option<discovery::Settings>,
+
     #[serde(default, deserialize_with = "later::tls")]
     #[schemars(skip)]
     tls: (),
-    #[serde(default, deserialize_with = "later::discovery")]
-    #[schemars(skip)]
-    discovery: (),
 }
 
 impl Settings {
     /// Defaults for a list of endpoints.
     pub fn new(endpoints: Vec<EndpointSettings>) -> Self {
         Self {
-            endpoints,
+            endpoints: Some(endpoints),
             protocol: Protocol::default(),
             balance: Balance::default(),
             pool: PoolSettings::default(),
             timeouts: Timeouts::default(),
-            health_check: (),
-            outlier: (),
-            limits: (),
+            health_check: None,
+            outlier: None,
+            limits: limits::Settings::default(),
+            affinity: None,
+            zones: ZoneSettings::default(),
+            slow_start: None,
+            panic_threshold: Panic::never(),
+            discovery: None,
             tls: (),
-            discovery: (),
         }
+    }
+
+    /// What its keys say against each other, in a sentence.
+    pub fn contradiction(&self) -> Option<&'static str> {
+        match (&self.endpoints, &self.discovery) {
+            (None, None) => Some("give it `endpoints`, or `discovery` to find them"),
+            (Some(_), Some(_)) => Some("it has `endpoints` and `discovery`: only one can be followed"),
+            _ => None,
+        }
+    }
+}
+
+/// A share of endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Panic(pub Share);
+
+// A share that was parsed is a number.
+impl Eq for Panic {}
+
+impl Panic {
+    const fn never() -> Self {
+        Self(Share(0.0))
     }
 }
 
@@ -80,7 +131,7 @@ mod later {
         )*};
     }
 
-    refused! { health_check outlier limits tls discovery }
+    refused! { tls }
 }
 
 /// What the endpoints of an upstream speak.
@@ -92,18 +143,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 in cleartext with prior knowledge, many requests at once on a connection; what gRPC needs.
     Http2,
-}
-
-/// How an endpoint is chosen for each request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
-#[schemars(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, each as often as its weight says.
-    RoundRobin,
-    /// The better of two random ones, by latency and requests in flight: slow and failing endpoints
-    /// get little traffic, without any configuration.
-    #[default]
-    P2cEwma,
 }
 
 /// How long connections are kept for later requests.
@@ -179,20 +218,6 @@ impl Kind for Protocol {
     }
 }
 
-impl Kind for Balance {
-    const WHAT: &'static str = "a balance policy";
-    const KNOWN: &'static [&'static str] = &["round_robin", "p2c_ewma"];
-    const LATER: &'static [&'static str] = &["random", "least_request", "ring_hash", "maglev"];
-
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "round_robin" => Some(Self::RoundRobin),
-            "p2c_ewma" => Some(Self::P2cEwma),
-            _ => None,
-        }
-    }
-}
-
 struct KindVisitor<K>(PhantomData<K>);
 
 impl<'de, K: Kind> Visitor<'de> for KindVisitor<K> {
@@ -234,12 +259,6 @@ impl<'de> Deserialize<'de> for Protocol {
     }
 }
 
-impl<'de> Deserialize<'de> for Balance {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(KindVisitor(PhantomData))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +274,8 @@ mod tests {
         assert_eq!(settings.balance, Balance::P2cEwma);
         assert_eq!(settings.pool.idle_timeout.0, Duration::from_secs(55));
         assert_eq!(settings.timeouts.connect.0, Duration::from_secs(1));
-        assert_eq!(settings, Settings::new(settings.endpoints.clone()));
+        let endpoints = settings.endpoints.clone().expect("written");
+        assert_eq!(settings, Settings::new(endpoints));
     }
 
     #[test]
@@ -263,13 +283,30 @@ mod tests {
         let settings = read(
             r#"{"endpoints": [], "protocol": "http2", "balance": "round_robin",
                 "pool": {"idle_timeout": "5s", "connection_age": "10m", "idle_connections": 7},
-                "timeouts": {"connect": "250ms"}}"#,
+                "health_check": {"tcp": {}}, "outlier": {}, "limits": {"requests": 5},
+                "affinity": {"cookie": {}}, "zones": "ignore", "slow_start": "30s",
+                "panic_threshold": "20%", "timeouts": {"connect": "250ms"}}"#,
         )
         .expect("valid");
         assert_eq!(settings.protocol, Protocol::Http2);
         assert_eq!(settings.balance, Balance::RoundRobin);
         assert_eq!(settings.pool.idle_connections, 7);
         assert_eq!(settings.timeouts.connect.0, Duration::from_millis(250));
+        assert!(settings.health_check.is_some() && settings.outlier.is_some());
+        assert!(settings.affinity.is_some());
+        assert_eq!(settings.zones, ZoneSettings::Ignore);
+        assert_eq!(settings.slow_start, Some(Period(Duration::from_secs(30))));
+        assert_eq!(settings.panic_threshold, Panic(Share(0.2)));
+    }
+
+    #[test]
+    fn endpoints_are_written_or_found() {
+        let contradicts = |json: &str| read(json).expect(json).contradiction().is_some();
+        let dns = r#""discovery": {"dns": {"host": "orders.internal", "port": 80}}"#;
+        assert!(contradicts("{}"));
+        assert!(contradicts(&format!(r#"{{"endpoints": [], {dns}}}"#)));
+        assert!(!contradicts(r#"{"endpoints": []}"#));
+        assert!(!contradicts(&format!("{{{dns}}}")));
     }
 
     #[test]
@@ -278,35 +315,8 @@ mod tests {
             let error = read(&format!(r#"{{"endpoints": [], {rest}}}"#)).expect_err(rest);
             assert!(error.contains(sentence), "{rest}: {error}");
         };
-        check(
-            r#""health_check": {}"#,
-            "`health_check` is not supported by this version yet",
-        );
-        check(
-            r#""outlier": {}"#,
-            "`outlier` is not supported by this version yet",
-        );
-        check(
-            r#""limits": {}"#,
-            "`limits` is not supported by this version yet",
-        );
         check(r#""tls": {}"#, "`tls` is not supported by this version yet");
-        check(
-            r#""discovery": {}"#,
-            "`discovery` is not supported by this version yet",
-        );
-        check(
-            r#""balance": "maglev""#,
-            "`maglev` is not supported by this version yet",
-        );
-        check(
-            r#""balance": {"ring_hash": {"by": "client_ip"}}"#,
-            "`ring_hash` is not supported by this version yet",
-        );
         check(r#""balance": {"p2c_ewma": {}}"#, "has no settings");
-        check(r#""balance": {}"#, "name a balance policy");
-        check(r#""balance": "p2c""#, "unknown variant `p2c`");
-        check(r#""balance": 3"#, "a balance policy");
         check(
             r#""protocol": "auto""#,
             "`auto` is not supported by this version yet",
@@ -320,6 +330,6 @@ mod tests {
     fn the_schema_shows_only_what_works() {
         let schema = serde_json::to_string(&schemars::schema_for!(Settings)).expect("JSON");
         assert!(schema.contains("round_robin"), "{schema}");
-        assert!(!schema.contains("health_check"), "{schema}");
+        assert!(!schema.contains("\"tls\""), "{schema}");
     }
 }

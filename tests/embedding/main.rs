@@ -8,3 +8,4 @@ mod handlers;
 mod harness;
 mod life;
 mod memory;
+mod shedding;

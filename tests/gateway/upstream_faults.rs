@@ -35,12 +35,17 @@ async fn fails(bad: &str, timeouts: &str, status: u16, flag: &str) {
         "{:?}",
         begin.elapsed()
     );
-    gateway.flagged(flag, 1).await;
+    // What was never sent is tried again, twice.
+    let (of_all, attempts) = match flag {
+        "UF" => ("URX", 3.0),
+        flag => (flag, 1.0),
+    };
+    gateway.flagged(of_all, 1).await;
     gateway
         .counts(
             "retort_upstream_requests_total",
             &[("upstream", "bad"), ("flag", flag)],
-            1.0,
+            attempts,
         )
         .await;
     assert_eq!(gateway.get("/good").await.status, 200);

@@ -7,7 +7,7 @@ use super::chain::Owner;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::{Held, Within};
 use crate::config::raw::{self, NameOr};
-use crate::config::types::{Backend, Handler, Target};
+use crate::config::types::{Backend, Handler, Mirror, Target};
 use crate::handler;
 
 /// As in the Gateway API; the sum of all stays within reach.
@@ -135,6 +135,21 @@ fn one(place: &str, backend: Spanned<raw::Backend>, house: &mut House<'_>) -> Op
         weight,
         middlewares: middlewares?,
     })
+}
+
+/// Who gets copies; none if any of the names is unknown.
+pub(super) fn mirrors(written: Vec<raw::Mirror>, house: &House<'_>) -> Option<Vec<Mirror>> {
+    let count = written.len();
+    let known = written
+        .into_iter()
+        .filter(|mirror| house.upstream_names.find(&mirror.upstream, house.reading));
+    let mirrors: Vec<_> = known
+        .map(|mirror| Mirror {
+            upstream: Arc::from(mirror.upstream.value),
+            share: mirror.share.map_or(1.0, |share| share.0),
+        })
+        .collect();
+    (mirrors.len() == count).then_some(mirrors)
 }
 
 /// Two or more ways where one is due.

@@ -6,6 +6,7 @@ mod backend;
 mod chain;
 mod listener;
 mod names;
+mod retry;
 mod route;
 
 use std::collections::{BTreeMap, HashMap};
@@ -140,6 +141,10 @@ impl<'a> House<'a> {
                     fingerprint,
                     ..
                 } = held;
+                if let Some(what) = settings.contradiction() {
+                    let message = format!("the upstream `{}`: {what}", item.name);
+                    self.report(Problem::error(item.span, message));
+                }
                 upstreams.insert(
                     Arc::from(item.name),
                     Upstream {
@@ -261,6 +266,8 @@ fn settle_runtime(runtime: raw::Runtime) -> Runtime {
         workers: runtime.workers,
         drain: runtime.drain.0,
         state_dir: runtime.state_dir,
+        shedding: runtime.shedding,
+        zone: runtime.zone,
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::chain::Owner;
-use super::{House, backend, combine};
-use crate::base::problem::{Problem, Spanned};
+use super::{House, backend, combine, retry as again};
+use crate::base::key::KeySource;
+use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::Held;
 use crate::config::raw;
-use crate::config::types::{Backend, Route, Step, Target, Timeouts};
+use crate::config::types::{Backend, Route, Target, Timeouts};
 use crate::routing::Match;
 
 /// The checked route; none if it has no place to send to, or steps that are wrong.
@@ -20,7 +21,12 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         handler,
         upstream,
         backends,
+        split_by,
+        mirror,
+        priority,
         timeouts,
+        retry,
+        hedge,
     } = item.value;
     let text = name.value.0;
     let place = format!("routes/{text}");
@@ -35,10 +41,25 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
     let timeouts = settle_timeouts(&timeouts, house);
     let middlewares = house.chains.flatten(&Owner::Place(&place), middlewares);
     let backends = backend::settle((&text, name.span), (handler, upstream, backends), house);
+    let spans = [
+        ("retry", retry.as_ref().map(|section| section.span)),
+        ("hedge", hedge.as_ref().map(|section| section.span)),
+    ];
+    let (retry, hedge) = (
+        again::settle_retry(retry, house),
+        again::settle_hedge(hedge),
+    );
+    let mirrors = backend::mirrors(mirror.0, house);
     let (middlewares, backends) = (middlewares?, backends?);
+    again::check_used(spans, &backends, house);
     let steps = backends.iter().flat_map(|backend| &backend.middlewares);
     for step in middlewares.iter().chain(steps) {
-        check_params(step, &matches.value.0, house);
+        for param in step.settings.params() {
+            check_param(param, step.settings.span, &matches.value.0, house);
+        }
+    }
+    if let Some(split_by) = &split_by {
+        check_split(split_by, &backends, &matches.value.0, house);
     }
     let fingerprint = combine(
         std::iter::once(item.fingerprint)
@@ -51,26 +72,47 @@ pub(super) fn settle(item: Held<raw::Route>, house: &mut House<'_>) -> Option<Ro
         matches: matches.value.0,
         middlewares,
         backends,
+        split_by: split_by.map(|split_by| split_by.value),
+        mirrors: mirrors?,
+        priority,
         timeouts,
+        retry,
+        hedge,
         span: name.span,
         fingerprint,
     })
 }
 
-/// A step may use only what every match of the route gives it.
-fn check_params(step: &Step, matches: &[Spanned<Match>], house: &House<'_>) {
-    for param in step.settings.params() {
-        let without = matches.iter().find(|of| !of.value.has_param(param));
-        if let Some(without) = without {
-            let message = format!("the path of this route has no parameter `{param}`");
-            house.report(
-                Problem::error(step.settings.span, message)
-                    .related(without.span, "this match")
-                    .help(format!(
-                        "write `{{{param}}}` in its `path`, or leave it out here"
-                    )),
-            );
-        }
+/// Only what every match of the route gives may be used.
+fn check_param(param: &str, span: Span, matches: &[Spanned<Match>], house: &House<'_>) {
+    let without = matches.iter().find(|of| !of.value.has_param(param));
+    if let Some(without) = without {
+        let message = format!("the path of this route has no parameter `{param}`");
+        house.report(
+            Problem::error(span, message)
+                .related(without.span, "this match")
+                .help(format!(
+                    "write `{{{param}}}` in its `path`, or leave it out here"
+                )),
+        );
+    }
+}
+
+fn check_split(
+    split_by: &Spanned<KeySource>,
+    backends: &[Backend],
+    matches: &[Spanned<Match>],
+    house: &House<'_>,
+) {
+    if let Some(param) = split_by.value.param() {
+        check_param(param, split_by.span, matches, house);
+    }
+    if backends.len() == 1 {
+        let message = "the route has only one backend: there is nothing to split";
+        house.report(
+            Problem::warning(split_by.span, message)
+                .help("write `backends` with two or more, or remove `split_by`"),
+        );
     }
 }
 

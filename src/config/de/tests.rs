@@ -216,8 +216,8 @@ fn unknown_keys_are_all_reported_and_hide_nothing_else() {
         &["a: the key `per` is missing in `a`"],
     );
     fails::<Settled>(
-        "{retry: 1, requests: 1, per: 1s}",
-        &["retry: `retry` is not supported by this version yet (remove it)"],
+        "{mirror: 1, requests: 1, per: 1s}",
+        &["mirror: `mirror` is not supported by this version yet (remove it)"],
     );
     fails::<TextOrMap>(
         "{heade: x}",

@@ -3,6 +3,7 @@
 //! Nothing here knows of anything else in the file: names are looked up by `check`.
 
 mod listener;
+mod retry;
 mod route;
 mod shared;
 mod telemetry;
@@ -20,10 +21,13 @@ use serde_json::{Map, Value};
 
 pub use self::listener::Protocol;
 pub(crate) use self::listener::{Limits, Listener};
-pub(crate) use self::route::{Backend, Route, Timeouts};
+pub use self::retry::{After, Condition};
+pub(crate) use self::retry::{Hedge, Retry};
+pub(crate) use self::route::{Backend, Mirror, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;
 use crate::base::address::Address;
+use crate::base::pressure::Shedding;
 use crate::base::problem::Spanned;
 use crate::base::values::{OneOrMany, Period};
 use crate::config::de::Held;
@@ -78,6 +82,12 @@ pub(crate) struct Runtime {
     pub(crate) drain: Period,
     /// Where the history of applied configurations is kept. Default: in memory only.
     pub(crate) state_dir: Option<PathBuf>,
+    /// When requests are refused to keep the process within the limits of its cgroup, by the
+    /// `priority` of their routes: `off`, or shares of its limits. Default `{memory: 90%, cpu: off}`.
+    pub(crate) shedding: Shedding,
+    /// The zone that this process runs in, such as `eu-1a`: endpoints of the same `zone` come first.
+    /// Default: not known, and zones do not matter.
+    pub(crate) zone: Option<String>,
 }
 
 impl Default for Runtime {
@@ -86,6 +96,8 @@ impl Default for Runtime {
             workers: Workers::Auto,
             drain: Period(Duration::from_secs(25)),
             state_dir: None,
+            shedding: Shedding::default(),
+            zone: None,
         }
     }
 }

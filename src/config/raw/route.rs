@@ -3,9 +3,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{ItemName, NameOr, Step, Timeout};
+use super::{Hedge, ItemName, NameOr, Retry, Step, Timeout};
+use crate::base::key::KeySource;
+use crate::base::pressure::Priority;
 use crate::base::problem::Spanned;
-use crate::base::values::OneOrMany;
+use crate::base::values::{OneOrMany, Share};
 use crate::config::de::{Held, tried};
 use crate::handler;
 use crate::routing::matcher::Match;
@@ -36,9 +38,41 @@ pub(crate) struct Route {
     /// Share requests between several, by weight.
     #[serde(default, deserialize_with = "tried::field")]
     pub(crate) backends: Option<Spanned<Vec<Spanned<Backend>>>>,
+    /// What decides which of the `backends` takes a request, so that one client stays with one of
+    /// them: `client_ip`, `{cookie: …}`, `{header: …}` or `{path: …}`. A request without it goes to
+    /// one by chance. Default: every request by chance.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) split_by: Option<Spanned<KeySource>>,
+    /// Who gets copies of the requests besides: one, or a list of them. Nobody waits for a copy, and
+    /// its answer is thrown away. Default: nobody.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) mirror: OneOrMany<Mirror>,
+    /// What its requests are worth when the process nears its memory limit or its CPU quota:
+    /// `low` is refused first, `critical` never. Default `normal`.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) priority: Priority,
     /// How long things may take.
     #[serde(default, deserialize_with = "tried::field")]
     pub(crate) timeouts: Timeouts,
+    /// When a request is tried again, and at which other endpoint. Default: only where it is certain
+    /// that no endpoint began to work on it, at most twice more.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) retry: Option<Spanned<Retry>>,
+    /// Ask a second endpoint when the first is slow, and take the answer that comes first. Default:
+    /// never.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) hedge: Option<Spanned<Hedge>>,
+}
+
+/// Who gets copies of a route's requests.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Mirror {
+    /// The name of an upstream.
+    pub(crate) upstream: Spanned<String>,
+    /// The share of the requests that it gets a copy of, each by chance. Default 100%.
+    #[serde(default, deserialize_with = "tried::field")]
+    pub(crate) share: Option<Share>,
 }
 
 /// Where a share of the requests goes. It has one of `upstream`, `handler`.

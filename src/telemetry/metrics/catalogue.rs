@@ -103,6 +103,8 @@ catalogue! {
         "Configurations that were read: `applied`, `unchanged` or `refused`."
     LifecycleState "retort_lifecycle_state" Gauge ["state"]
         "1 for what the process is doing: `starting`, `ready`, `draining` or `stopped`."
+    SheddingLevel "retort_shedding_level" Gauge []
+        "What is refused to keep the process within its limits: 0 nothing, 1 priority `low`, 2 also `normal`, 3 also `high`."
     SeriesDropped "retort_metrics_series_dropped_total" Counter []
         "Series that were left out because `telemetry.metrics.max_series` was reached."
     AccessLogDropped "retort_access_log_dropped_total" Counter ["reason"]

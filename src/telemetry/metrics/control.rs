@@ -11,6 +11,7 @@ use tokio::runtime::RuntimeMetrics;
 use super::catalogue::Metric;
 use super::exposition::Exposition;
 use crate::base::lifecycle::{Lifecycle, State};
+use crate::base::pressure::Gauge;
 
 /// What became of a configuration that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(super) struct Control {
     revision: AtomicU64,
     lost: [AtomicU64; 2],
     lifecycle: OnceLock<Arc<Lifecycle>>,
+    pressure: OnceLock<Arc<Gauge>>,
     runtimes: Mutex<Vec<(String, RuntimeMetrics)>>,
 }
 
@@ -95,6 +97,11 @@ impl Control {
         let _known = self.lifecycle.set(lifecycle);
     }
 
+    pub(super) fn feel(&self, pressure: Arc<Gauge>) {
+        // The first one stays: a process has one.
+        let _known = self.pressure.set(pressure);
+    }
+
     pub(super) fn runtime(&self, name: String, metrics: RuntimeMetrics) {
         let mut runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         runtimes.retain(|(known, _)| *known != name);
@@ -122,6 +129,10 @@ impl Control {
                 let value = u64::from(state == now);
                 out.number(Metric::LifecycleState, &[state.name()], value);
             }
+        }
+        if let Some(pressure) = self.pressure.get() {
+            let level = pressure.load().level as u64;
+            out.number(Metric::SheddingLevel, &[], level);
         }
         let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
         for (name, metrics) in &*runtimes {

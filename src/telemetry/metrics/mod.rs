@@ -44,6 +44,7 @@ use self::control::Control;
 use self::exposition::{Budget, Exposition};
 use self::family::Family;
 use crate::base::lifecycle::Lifecycle;
+use crate::base::pressure::Gauge;
 
 /// The number under which the control thread counts what workers count too.
 pub const CONTROL: usize = usize::MAX;
@@ -152,6 +153,11 @@ impl Metrics {
     /// Shows a lifecycle from now on.
     pub fn follow(&self, lifecycle: Arc<Lifecycle>) {
         self.control.follow(lifecycle);
+    }
+
+    /// Shows the pressure on a process from now on.
+    pub fn feel(&self, pressure: Arc<Gauge>) {
+        self.control.feel(pressure);
     }
 
     /// Shows a thread's tokio runtime from now on.

@@ -33,7 +33,7 @@ fn busy() -> Arc<Metrics> {
     upstream.attempt(0, Some(200), None, took);
     upstream.attempt(1, None, Some(Flag::ConnectFailed), took);
     upstream.retry(1, Retry::Refused);
-    upstream.enqueue(0);
+    upstream.set_queue(1);
     upstream.set_endpoints(EndpointState::Ready, 3);
     metrics.handler("hello").answer(0, 200, took);
     metrics.middleware("orders", "rate_limit").answer(1, 429);
@@ -47,6 +47,7 @@ fn busy() -> Arc<Metrics> {
     let lifecycle = Arc::new(Lifecycle::default());
     lifecycle.advance(State::Ready);
     metrics.follow(lifecycle);
+    metrics.feel(Arc::default());
     metrics
 }
 
@@ -79,6 +80,7 @@ fn shards_of_all_workers_are_one_number() {
         r#"retort_lifecycle_state{state="ready"} 1"#,
         r#"retort_lifecycle_state{state="starting"} 0"#,
         r#"retort_access_log_dropped_total{reason="behind"} 4"#,
+        "retort_shedding_level 0",
         "retort_metrics_series_dropped_total 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");

@@ -21,6 +21,8 @@ pub enum EndpointState {
     Unhealthy,
     /// It failed too often and sits out.
     Ejected,
+    /// It has left the list, and serves what is under way.
+    Draining,
 }
 
 /// What became of a retry.
@@ -40,7 +42,8 @@ pub struct UpstreamSeries {
     upstream: Box<str>,
     shards: Shards<Shard>,
     /// Set by whoever watches health, not counted: one number for all workers.
-    endpoints: [AtomicU64; 3],
+    endpoints: [AtomicU64; ENDPOINTS.len()],
+    queue: AtomicU64,
     admission: Admission,
 }
 
@@ -52,13 +55,12 @@ struct Shard {
     connected: Count,
     unconnected: Count,
     retries: [Count; 3],
-    queue: Count,
 }
 
-const ENDPOINTS: [&str; 3] = ["ready", "unhealthy", "ejected"];
+const ENDPOINTS: [&str; 4] = ["ready", "unhealthy", "ejected", "draining"];
 const RETRIES: [&str; 3] = ["succeeded", "failed", "refused"];
 /// Two states of connections, two outcomes of connecting, the queue, endpoints, retries, durations.
-const LINES: usize = 2 + 2 + 1 + 3 + 3 + HISTOGRAM_LINES;
+const LINES: usize = 2 + 2 + 1 + ENDPOINTS.len() + RETRIES.len() + HISTOGRAM_LINES;
 
 impl UpstreamSeries {
     pub(super) fn new(upstream: &str, workers: usize) -> Self {
@@ -66,6 +68,7 @@ impl UpstreamSeries {
             upstream: upstream.into(),
             shards: Shards::new(workers),
             endpoints: Default::default(),
+            queue: AtomicU64::new(0),
             admission: Admission::default(),
         }
     }
@@ -97,14 +100,9 @@ impl UpstreamSeries {
         }
     }
 
-    /// A request begins to wait for a connection or for room under a limit.
-    pub fn enqueue(&self, worker: usize) {
-        self.shards.of(worker).queue.add(1);
-    }
-
-    /// A request waits no longer.
-    pub fn dequeue(&self, worker: usize) {
-        self.shards.of(worker).queue.subtract(1);
+    /// How many requests wait for a connection or for room under a limit; from any thread.
+    pub fn set_queue(&self, number: u32) {
+        self.queue.store(u64::from(number), Ordering::Relaxed);
     }
 
     /// How many endpoints are in a state; from any thread.
@@ -146,7 +144,7 @@ impl Series for UpstreamSeries {
             for (outcome, number) in RETRIES.iter().zip(retries) {
                 out.number(Metric::UpstreamRetries, &[upstream, outcome], number);
             }
-            let queue = self.shards.level(|shard| &shard.queue);
+            let queue = self.queue.load(Ordering::Relaxed);
             out.number(Metric::UpstreamQueue, &[upstream], queue);
         }
         for (key, count) in Codes::merge(&self.shards, |shard| &shard.codes) {

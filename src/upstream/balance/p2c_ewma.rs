@@ -6,7 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::upstream::balance::Outcome;
+use crate::upstream::balance::draw::Draw;
+use crate::upstream::balance::slots::Slots;
+use crate::upstream::balance::{Candidate, Choice, Choose, Outcome, Start};
 
 /// The time in which an observation fades to 1/e of its weight.
 const DECAY_SECONDS: f64 = 10.0;
@@ -23,12 +25,9 @@ const CLEARLY: f64 = 1.5;
 
 /// Latencies and requests in flight of every endpoint.
 #[derive(Debug)]
-pub struct P2cEwma {
-    /// By the endpoint's number.
-    loads: Vec<Load>,
-    ready: Vec<u32>,
-    /// Running sums of the weights; empty where all weights are equal.
-    sums: Vec<u64>,
+pub(super) struct P2cEwma {
+    draw: Draw,
+    loads: Slots<Load>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -43,100 +42,41 @@ struct Load {
 }
 
 impl P2cEwma {
-    /// A balancer that knows no latency yet.
-    pub fn new(ready: impl Iterator<Item = (u32, u32)>, now: Instant) -> Self {
-        let (ready, weights): (Vec<u32>, Vec<u32>) = ready.filter(|(_, w)| *w > 0).unzip();
+    /// A balancer that knows what `before` has learned.
+    pub(super) fn new(start: &Start<'_>, before: Option<&Self>) -> Self {
         let unknown = Load {
             latency: 0.0,
-            at: now,
+            at: start.now,
             pending: 0,
             each: 1.0,
         };
-        let size = ready.iter().max().map_or(0, |last| *last as usize + 1);
+        let before = before.map(|before| &before.loads);
+        let busy = |load: &Load| load.pending > 0;
         let mut balancer = Self {
-            loads: vec![unknown; size],
-            ready,
-            sums: Vec::new(),
+            draw: Draw::new(start.candidates),
+            loads: Slots::new(start.candidates, unknown, before, busy),
         };
-        if weights.iter().any(|weight| Some(weight) != weights.first()) {
-            balancer.weigh(&weights);
-        }
+        balancer.weigh(start.candidates);
         balancer
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "weights end at 10,000")]
-    fn weigh(&mut self, weights: &[u32]) {
-        let total: u64 = weights.iter().copied().map(u64::from).sum();
-        let average = total as f64 / weights.len() as f64;
-        let mut sum = 0;
-        for (endpoint, weight) in self.ready.iter().zip(weights) {
-            sum += u64::from(*weight);
-            self.sums.push(sum);
-            if let Some(load) = self.loads.get_mut(*endpoint as usize) {
-                load.each = average / f64::from(*weight);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what is lost of such a sum is no weight that matters"
+    )]
+    fn weigh(&mut self, candidates: &[Candidate]) {
+        let total: u64 = candidates.iter().map(|each| u64::from(each.weight)).sum();
+        let average = total as f64 / candidates.len().max(1) as f64;
+        for candidate in candidates {
+            if let Some(load) = self.loads.get_mut(candidate.number) {
+                load.each = average / f64::from(candidate.weight);
             }
-        }
-    }
-
-    /// The better of two that `random` draws; none if no endpoint is ready.
-    ///
-    /// Those in `avoid` are chosen only if there is no other.
-    pub fn pick(&self, avoid: &[u32], random: u64, now: Instant) -> Option<u32> {
-        let count = self.ready.len();
-        if count < 2 {
-            return self.ready.first().copied();
-        }
-        if !avoid.is_empty() {
-            let start = scale(random >> 32, count);
-            let around = self.ready.iter().cycle().skip(start).take(count);
-            let mut others = around.filter(|endpoint| !avoid.contains(endpoint));
-            match (others.next(), others.next()) {
-                (Some(&one), Some(&two)) => return Some(self.better(one, two, now)),
-                (Some(&one), None) => return Some(one),
-                _ => {}
-            }
-        }
-        if self.sums.is_empty() {
-            let (one, two) = distinct(random, count);
-            Some(self.better(*self.ready.get(one)?, *self.ready.get(two)?, now))
-        } else {
-            self.pick_weighted(random, now)
-        }
-    }
-
-    /// Draws by weight, and *with* replacement: of two endpoints, draws without it would always
-    /// compare the same pair, and weights would mean nothing.
-    ///
-    /// The first draw wins unless it is clearly worse, so that weights hold among equals, whatever
-    /// the noise of their latencies. If both draws hit the same endpoint, it is compared with any
-    /// other; else a bad endpoint with a share s of the weights would keep s² of the requests.
-    fn pick_weighted(&self, random: u64, now: Instant) -> Option<u32> {
-        let total = self.sums.last().copied()?;
-        let draw = |random: u64| {
-            let ticket = ((random & 0xffff_ffff) * total) >> 32;
-            self.sums.partition_point(|sum| *sum <= ticket)
-        };
-        let (first, mut second) = (draw(random >> 32), draw(random));
-        if first == second {
-            let random = random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-            second = (first + 1 + scale(random, self.ready.len() - 1)) % self.ready.len();
-        }
-        let (one, two) = (*self.ready.get(first)?, *self.ready.get(second)?);
-        let worse = self.cost(one, now) > CLEARLY * self.cost(two, now);
-        Some(if worse { two } else { one })
-    }
-
-    fn better(&self, one: u32, two: u32, now: Instant) -> u32 {
-        if self.cost(two, now) < self.cost(one, now) {
-            two
-        } else {
-            one
         }
     }
 
     /// How long a further request would wait there, roughly.
     fn cost(&self, endpoint: u32, now: Instant) -> f64 {
-        let Some(load) = self.loads.get(endpoint as usize) else {
+        let Some(load) = self.loads.get(endpoint) else {
             return f64::INFINITY;
         };
         let pending = f64::from(load.pending) * load.each;
@@ -146,17 +86,28 @@ impl P2cEwma {
             load.latency * load.faded(now) * (pending + 1.0)
         }
     }
+}
 
-    /// One more request is on its way to an endpoint.
-    pub fn start(&mut self, endpoint: u32) {
-        if let Some(load) = self.loads.get_mut(endpoint as usize) {
+impl Choose for P2cEwma {
+    /// Among equal weights the better of two; where weights differ, the first draw wins unless it is
+    /// clearly worse, so that weights hold among equals, whatever the noise of their latencies.
+    fn pick(&mut self, choice: &Choice<'_>) -> Option<u32> {
+        let (one, two) = self.draw.two(choice.avoid, choice.random)?;
+        let clearly = if self.draw.is_weighted() {
+            CLEARLY
+        } else {
+            1.0
+        };
+        let worse = one != two && self.cost(one, choice.now) > clearly * self.cost(two, choice.now);
+        let number = if worse { two } else { one };
+        if let Some(load) = self.loads.get_mut(number) {
             load.pending += 1;
         }
+        Some(number)
     }
 
-    /// One request less is on its way, and this is what was learned.
-    pub fn settle(&mut self, endpoint: u32, outcome: Outcome, now: Instant) {
-        let Some(load) = self.loads.get_mut(endpoint as usize) else {
+    fn settle(&mut self, number: u32, outcome: Outcome, now: Instant) {
+        let Some(load) = self.loads.get_mut(number) else {
             return;
         };
         load.pending = load.pending.saturating_sub(1);
@@ -199,64 +150,29 @@ impl Load {
     }
 }
 
-/// A number below `count` from the lower 32 bits of a random one (Lemire, 2019).
-fn scale(random: u64, count: usize) -> usize {
-    ((random & 0xffff_ffff) as usize).wrapping_mul(count) >> 32
-}
-
-/// Two different numbers below `count`, which is at least 2.
-fn distinct(random: u64, count: usize) -> (usize, usize) {
-    let one = scale(random >> 32, count);
-    let two = scale(random, count - 1);
-    (one, if two < one { two } else { two + 1 })
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
+    use crate::upstream::balance::Balance;
+    use crate::upstream::balance::testing::{MS, candidates, choice, simulate};
 
-    fn numbered(weights: &[u32]) -> impl Iterator<Item = (u32, u32)> {
-        (0..).zip(weights.iter().copied())
+    fn over(candidates: &[Candidate], now: Instant, before: Option<&P2cEwma>) -> P2cEwma {
+        let start = Start {
+            candidates,
+            random: 0,
+            now,
+        };
+        P2cEwma::new(&start, before)
     }
 
-    /// Sends `requests` at a steady pace to endpoints of these latencies; returns who got how many.
-    fn simulate(
-        weights: &[u32],
-        latencies: &[Duration],
-        pace: Duration,
-        requests: u32,
-    ) -> Vec<u32> {
-        let start = Instant::now();
-        let mut balancer = P2cEwma::new(numbered(weights), start);
-        let mut random = fastrand::Rng::with_seed(42);
-        let mut flying = std::collections::BinaryHeap::new();
-        let mut counts = vec![0; weights.len()];
-        for number in 0..requests {
-            let now = start + pace * number;
-            while let Some(std::cmp::Reverse((end, endpoint, took))) = flying.peek().copied()
-                && end <= now
-            {
-                flying.pop();
-                balancer.settle(endpoint, Outcome::Answered(took), end);
-            }
-            let endpoint = balancer.pick(&[], random.u64(..), now).expect("ready");
-            balancer.start(endpoint);
-            counts[endpoint as usize] += 1;
-            // Real latencies scatter; here by up to a fifth.
-            let took = latencies[endpoint as usize].mul_f64(0.9 + random.f64() * 0.2);
-            flying.push(std::cmp::Reverse((now + took, endpoint, took)));
-        }
-        counts
+    fn two_equals(now: Instant) -> P2cEwma {
+        over(&candidates(&[1, 1]), now, None)
     }
-
-    const MS: Duration = Duration::from_millis(1);
 
     #[test]
     fn a_slow_endpoint_gets_little() {
         let check = |weights: &[u32], latencies: &[Duration], pace: Duration| {
-            let counts = simulate(weights, latencies, pace, 20_000);
+            let counts = simulate(&Balance::P2cEwma, weights, latencies, pace, 20_000);
             assert!(
                 counts[0] < 1_000,
                 "{weights:?} {latencies:?} {pace:?}: {counts:?}"
@@ -282,7 +198,7 @@ mod tests {
     #[test]
     fn equals_get_equal_shares() {
         for pace in [Duration::from_micros(100), MS] {
-            let counts = simulate(&[1; 4], &[2 * MS; 4], pace, 40_000);
+            let counts = simulate(&Balance::P2cEwma, &[1; 4], &[2 * MS; 4], pace, 40_000);
             for count in &counts {
                 assert!((7_000..13_000).contains(count), "{pace:?}: {counts:?}");
             }
@@ -292,7 +208,7 @@ mod tests {
     #[test]
     fn equals_of_different_weight_get_their_shares() {
         for pace in [Duration::from_micros(100), 10 * MS] {
-            let counts = simulate(&[1, 3], &[2 * MS; 2], pace, 40_000);
+            let counts = simulate(&Balance::P2cEwma, &[1, 3], &[2 * MS; 2], pace, 40_000);
             assert!((8_000..12_500).contains(&counts[0]), "{pace:?}: {counts:?}");
         }
     }
@@ -300,50 +216,53 @@ mod tests {
     #[test]
     fn a_failing_endpoint_is_left_alone_and_tried_again_later() {
         let start = Instant::now();
-        let mut balancer = P2cEwma::new(numbered(&[1, 1]), start);
+        let mut balancer = two_equals(start);
         for endpoint in [0, 1] {
             balancer.settle(endpoint, Outcome::Answered(MS), start);
         }
         balancer.settle(0, Outcome::Failed(Duration::from_micros(50)), start);
         for random in [0, u64::MAX, 1 << 40] {
-            assert_eq!(balancer.pick(&[], random, start), Some(1));
+            assert_eq!(balancer.pick(&choice(random, start)), Some(1));
         }
         // Endpoint 1 keeps answering; endpoint 0 fades.
         let later = start + Duration::from_secs(100);
         balancer.settle(1, Outcome::Answered(MS), later);
-        assert_eq!(balancer.pick(&[], 0, later), Some(0));
+        assert_eq!(balancer.pick(&choice(0, later)), Some(0));
     }
 
     #[test]
     fn an_abandoned_request_counts_only_if_it_was_slow() {
         let start = Instant::now();
-        let mut balancer = P2cEwma::new(numbered(&[1, 1]), start);
+        let mut balancer = two_equals(start);
         for endpoint in [0, 1] {
             balancer.settle(endpoint, Outcome::Answered(10 * MS), start);
         }
         balancer.settle(0, Outcome::Abandoned(MS), start);
         assert!(balancer.cost(0, start) <= balancer.cost(1, start));
         balancer.settle(0, Outcome::Abandoned(100 * MS), start);
-        assert_eq!(balancer.pick(&[], 0, start), Some(1));
+        assert_eq!(balancer.pick(&choice(0, start)), Some(1));
     }
 
-    proptest! {
-        #[test]
-        fn a_pick_is_one_of_the_ready_and_not_avoided(
-            weights in proptest::collection::vec(0..5_u32, 0..20),
-            avoid in proptest::collection::vec(0..20_u32, 0..4),
-            random: u64,
-        ) {
-            let now = Instant::now();
-            let balancer = P2cEwma::new(numbered(&weights), now);
-            let ready: Vec<u32> = numbered(&weights).filter(|r| r.1 > 0).map(|r| r.0).collect();
-            let pick = balancer.pick(&avoid, random, now);
-            prop_assert_eq!(pick.is_some(), !ready.is_empty());
-            if let Some(pick) = pick {
-                prop_assert!(ready.contains(&pick));
-                let other = ready.iter().any(|endpoint| !avoid.contains(endpoint));
-                prop_assert!(!other || !avoid.contains(&pick));
-            }
+    #[test]
+    fn what_was_learned_outlives_a_change_of_the_list() {
+        let start = Instant::now();
+        let all = candidates(&[1, 1, 1]);
+        let mut balancer = over(&all[..2], start, None);
+        balancer.settle(0, Outcome::Answered(100 * MS), start);
+        balancer.settle(1, Outcome::Answered(MS), start);
+        let mut longer = over(&all, start, Some(&balancer));
+        longer.settle(2, Outcome::Answered(10 * MS), start);
+        for random in [1 << 40, 7 << 60, 3] {
+            let pick = longer.pick(&choice(random, start));
+            assert_ne!(pick, Some(0), "it is known to be slow");
+            longer.settle(pick.expect("one"), Outcome::Abandoned(MS), start);
         }
+        let mut other = all;
+        other[0].hash = 1;
+        let other = over(&other, start, Some(&longer));
+        assert!(
+            other.cost(0, start) < other.cost(1, start),
+            "nothing is known of this one"
+        );
     }
 }

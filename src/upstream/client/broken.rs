@@ -22,7 +22,7 @@ impl Site {
     }
 }
 
-fn explain(error: &hyper::Error, label: &str) -> (Cause, String) {
+pub(in crate::upstream) fn explain(error: &hyper::Error, label: &str) -> (Cause, String) {
     if let Some(known) = find(error).map(|source| by_source(&source, label)) {
         return known;
     }

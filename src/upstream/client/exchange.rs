@@ -17,30 +17,30 @@ use crate::upstream::client::Unanswered;
 use crate::upstream::failure::Failure;
 
 /// The rare way to an answer.
-pub(super) type Anew<'a> = LocalBoxFuture<'a, Result<Response, Box<Failure>>>;
+pub(super) type Anew = LocalBoxFuture<'static, Result<Response, Box<Failure>>>;
 
 /// What is to be done once hyper has an answer, or none.
-pub(super) trait Sent<'a> {
+pub(super) trait Sent {
     /// The answer.
     fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>>;
 
     /// Another way to an answer, if there is one.
-    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>>;
+    fn unanswered(self, error: Unanswered) -> Result<Anew, Box<Failure>>;
 }
 
 pin_project! {
     #[project = Now]
-    pub(super) enum Exchange<'a, F, S> {
+    pub(super) enum Exchange<F, S> {
         Sent {
             #[pin]
             answer: F,
             sent: Option<S>,
         },
-        Anew { sending: Anew<'a> },
+        Anew { sending: Anew },
     }
 }
 
-impl<F, S> Exchange<'_, F, S> {
+impl<F, S> Exchange<F, S> {
     pub(super) fn new((answer, sent): (F, S)) -> Self {
         Self::Sent {
             answer,
@@ -49,10 +49,10 @@ impl<F, S> Exchange<'_, F, S> {
     }
 }
 
-impl<'a, F, S> Future for Exchange<'a, F, S>
+impl<F, S> Future for Exchange<F, S>
 where
     F: Future<Output = Result<http::Response<Incoming>, Unanswered>>,
-    S: Sent<'a>,
+    S: Sent,
 {
     type Output = Result<Response, Box<Failure>>;
 

@@ -20,6 +20,7 @@ use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -31,10 +32,12 @@ use tokio::task::spawn_local;
 
 use crate::base::body::Body;
 use crate::base::message::{Request, Response};
+use crate::upstream::client::bound::Permit;
 use crate::upstream::client::exchange::{Anew, Exchange, Sent};
 use crate::upstream::client::{Connections, OnInformational, Open, Site, Unanswered, wire};
-use crate::upstream::failure::Failure;
-use crate::upstream::pool::{Pool, Pooled};
+use crate::upstream::connect::Traffic;
+use crate::upstream::failure::{Cause, Failure};
+use crate::upstream::pool::{Pool, Pooled, Stay};
 
 /// The longest head of a response.
 pub(super) const HEAD_BYTES: usize = 64 << 10;
@@ -59,7 +62,11 @@ pub(super) struct Connection {
 
 /// What a connection shares with the task that drives it.
 struct Link {
-    opened: Instant,
+    expires: Instant,
+    stay: Cell<Stay>,
+    /// True once there was an answer on it.
+    answered: Cell<bool>,
+    traffic: Arc<Traffic>,
     /// Gone once the lane is: then there is no pool to go back to.
     site: Weak<Site>,
     /// The sender, as long as a response's head is out but its connection is still busy.
@@ -72,72 +79,105 @@ impl Pooled for Connection {
         !self.sender.is_closed()
     }
 
-    fn opened(&self) -> Instant {
-        self.link.opened
+    fn expires(&self) -> Instant {
+        self.link.expires
+    }
+
+    fn stay(&self) -> &Cell<Stay> {
+        &self.link.stay
     }
 }
 
 /// Sends a request on a pooled connection, or on a new one.
-pub(super) fn send<'a>(
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+pub(super) fn send(
+    site: Rc<Site>,
     request: Request,
     on_informational: Option<OnInformational>,
-) -> impl Future<Output = Result<Response, Box<Failure>>> + use<'a> {
-    match pool.take() {
-        Some(connection) => Exchange::new(start(site, pool, connection, request, on_informational)),
+) -> impl Future<Output = Result<Response, Box<Failure>>> + use<> {
+    match take(&site) {
+        Some(connection) => Exchange::new(start(site, connection, request, on_informational)),
         None => Exchange::Anew {
-            sending: Box::pin(send_anew(site, pool, request, on_informational)),
+            sending: Box::pin(send_anew(site, request, on_informational)),
         },
     }
 }
 
 /// The same after the first pooled connection turned out to be dead, or there was none.
 async fn send_anew(
-    site: &Rc<Site>,
-    pool: &Pool<Connection>,
+    site: Rc<Site>,
     mut request: Request,
     mut on_informational: Option<OnInformational>,
 ) -> Result<Response, Box<Failure>> {
     let mut tries = 1;
     loop {
-        let pooled = if tries < STALE_TRIES {
-            pool.take()
+        let found = if tries < STALE_TRIES {
+            connection(&site).await
         } else {
-            None
+            open(&site).await
         };
-        let fresh = pooled.is_none();
-        let connection = match pooled {
-            Some(connection) => connection,
-            None => match open(site).await {
-                Ok(connection) => connection,
-                Err(failure) => return Err(failure.with_request(request)),
-            },
+        let connection = match found {
+            Ok(connection) => connection,
+            Err(failure) => return Err(failure.with_request(request)),
         };
-        let (answer, sent) = start(site, pool, connection, request, on_informational.take());
+        let fresh = !connection.link.answered.get();
+        let (answer, sent) = start(
+            Rc::clone(&site),
+            connection,
+            request,
+            on_informational.take(),
+        );
         request = match answer.await {
             Ok(response) => return sent.answered(response),
-            Err(error) if fresh => return Err(sent.aside.failed(site, error)),
-            Err(error) => sent.aside.unsent(site, error)?,
+            Err(error) if fresh => return Err(sent.failed(error)),
+            Err(error) => sent.unsent(error)?,
         };
         tries += 1;
     }
 }
 
+/// A connection to send on: one that is idle, a new one, or the first that becomes free where no new
+/// one may be made.
+async fn connection(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
+    if let Some(connection) = take(site) {
+        return Ok(connection);
+    }
+    open(site).await
+}
+
+/// A connection that was idle, and not for too long.
+fn take(site: &Site) -> Option<Connection> {
+    let pool = pool(site)?;
+    pool.take(site.tally.now.get(), site.idle_at_most.get())
+}
+
+fn pool(site: &Site) -> Option<&Pool<Connection>> {
+    match &site.connections {
+        Connections::Http1(pool) => Some(pool),
+        Connections::Http2(_) => None,
+    }
+}
+
+/// Keeps a connection for the next request.
+fn put(site: &Site, connection: Connection) {
+    if let Some(pool) = pool(site) {
+        pool.put(connection, site.tally.now.get());
+        site.came_back();
+    }
+}
+
 /// Hands a request to its connection.
-fn start<'a>(
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+fn start(
+    site: Rc<Site>,
     mut connection: Connection,
     mut request: Request,
     on_informational: Option<OnInformational>,
 ) -> (
     impl Future<Output = Result<http::Response<Incoming>, Unanswered>> + use<>,
-    InFlight<'a>,
+    InFlight,
 ) {
     let upgrade = request.head.headers.contains(header::UPGRADE);
     let aside = wire::Aside::take(&mut request.head);
-    let mut message = wire::http1(request, site.endpoint());
+    let mut message = wire::http1(request, &site.endpoint);
     if let Some(callback) = on_informational {
         hyper::ext::on_informational(&mut message, move |response| {
             callback(response.status(), response.headers());
@@ -146,27 +186,31 @@ fn start<'a>(
     let answer = connection.sender.try_send_request(message);
     let sent = InFlight {
         site,
-        pool,
-        connection,
         aside,
+        written: connection.link.traffic.written(),
         upgrade,
+        connection,
     };
     (answer, sent)
 }
 
 /// What a request leaves behind when it was handed to its connection.
-struct InFlight<'a> {
-    site: &'a Rc<Site>,
-    pool: &'a Pool<Connection>,
+struct InFlight {
+    site: Rc<Site>,
     connection: Connection,
     aside: wire::Aside,
+    /// What had been written before it.
+    written: u32,
     /// Whether it asked to leave HTTP.
     upgrade: bool,
 }
 
-impl<'a> Sent<'a> for InFlight<'a> {
+impl Sent for InFlight {
     fn answered(self, response: http::Response<Incoming>) -> Result<Response, Box<Failure>> {
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !self.connection.link.answered.replace(true) {
+            self.site.read_keep_alive(response.headers());
+        }
         let response = wire::http1_response(response).map_err(|what| self.site.nonsense(what))?;
         if upgraded && !self.upgrade {
             return Err(self.site.nonsense("an upgrade that nobody asked for"));
@@ -175,7 +219,7 @@ impl<'a> Sent<'a> for InFlight<'a> {
             return Ok(response);
         }
         if self.connection.sender.is_ready() {
-            self.pool.put(self.connection, self.site.tally.now.get());
+            put(&self.site, self.connection);
         } else {
             let Connection { sender, link } = self.connection;
             link.parked.set(Some(sender));
@@ -183,17 +227,80 @@ impl<'a> Sent<'a> for InFlight<'a> {
         Ok(response)
     }
 
-    fn unanswered(self, error: Unanswered) -> Result<Anew<'a>, Box<Failure>> {
-        let request = self.aside.unsent(self.site, error)?;
-        Ok(Box::pin(send_anew(self.site, self.pool, request, None)))
+    fn unanswered(self, error: Unanswered) -> Result<Anew, Box<Failure>> {
+        let site = Rc::clone(&self.site);
+        let request = self.unsent(error)?;
+        Ok(Box::pin(send_anew(site, request, None)))
     }
 }
 
+impl InFlight {
+    /// The request, if hyper had not begun to write it: the connection was closed between two
+    /// requests, which is nobody's fault.
+    fn unsent(self, mut error: Unanswered) -> Result<Request, Box<Failure>> {
+        match error.take_message() {
+            Some(message) => Ok(self.aside.restore(message)),
+            None => Err(self.explain(&error.into_error())),
+        }
+    }
+
+    /// The failure, with the request in it if hyper had not begun to write it.
+    fn failed(self, mut error: Unanswered) -> Box<Failure> {
+        let message = error.take_message();
+        let failure = self.explain(&error.into_error());
+        match message {
+            Some(message) => failure.with_request(self.aside.restore(message)),
+            None => failure,
+        }
+    }
+
+    fn explain(&self, error: &hyper::Error) -> Box<Failure> {
+        let link = &self.connection.link;
+        let mut failure = self.site.explain(error);
+        if matches!(failure.cause, Cause::Closed | Cause::Protocol) {
+            // Where already the first write failed, the endpoint got no byte.
+            failure.unprocessed = link.traffic.written() == self.written;
+            if link.answered.get() {
+                self.site.closed_when_used(link.stay.get());
+                failure
+                    .detail
+                    .push_str(", on a connection that was used before");
+            }
+        }
+        failure
+    }
+}
+
+/// A new connection. Where no more may be made, the first that becomes free instead.
 async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
+    match site.permit() {
+        Ok(permit) => connect(site, permit).await,
+        Err(_in_use) => match site.wait_for(|| free(site)).await? {
+            Free::Connection(connection) => Ok(connection),
+            Free::Permit(permit) => connect(site, permit).await,
+        },
+    }
+}
+
+/// What one who waits is waiting for.
+enum Free {
+    Connection(Connection),
+    Permit(Option<Permit>),
+}
+
+fn free(site: &Rc<Site>) -> Option<Free> {
+    if let Some(connection) = take(site) {
+        return Some(Free::Connection(connection));
+    }
+    site.permit().ok().map(Free::Permit)
+}
+
+async fn connect(site: &Rc<Site>, permit: Option<Permit>) -> Result<Connection, Box<Failure>> {
     let socket = site
         .connect()
         .await
         .map_err(|(cause, detail)| site.failure(cause, detail))?;
+    let traffic = Arc::clone(socket.traffic());
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(BUFFER)
         .max_header_size(HEAD_BYTES)
@@ -201,7 +308,10 @@ async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
         .await
         .map_err(|error| site.explain(&error))?;
     let link = Rc::new(Link {
-        opened: site.tally.now.get(),
+        expires: site.expiry(),
+        stay: Cell::new(Stay::None),
+        answered: Cell::new(false),
+        traffic,
         site: Rc::downgrade(site),
         parked: Cell::new(None),
     });
@@ -209,7 +319,7 @@ async fn open(site: &Rc<Site>) -> Result<Connection, Box<Failure>> {
     spawn_local(Drive {
         connection: connection.with_upgrades(),
         link: Rc::clone(&link),
-        _open: Open::new(&site.tally),
+        _open: Open::new(&site.tally, permit),
     });
     Ok(Connection { sender, link })
 }
@@ -227,7 +337,7 @@ impl<C: Future + Unpin> Future for Drive<C> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // How a connection ends is told to whoever waits for its response; to no one else.
         if Pin::new(&mut self.connection).poll(cx).is_ready() {
-            self.link.parked.take();
+            self.link.ended();
             return Poll::Ready(());
         }
         if let Some(sender) = self.link.parked.take() {
@@ -246,10 +356,19 @@ impl Link {
         }
         // Without a lane the sender is dropped, and the connection closes.
         if let Some(site) = link.site.upgrade()
-            && let Connections::Http1(pool) = &site.connections
         {
             let link = Rc::clone(link);
-            pool.put(Connection { sender, link }, site.tally.now.get());
+            put(&site, Connection { sender, link });
+        }
+    }
+
+    /// The connection is closed; by the endpoint, if it was in the pool.
+    fn ended(&self) {
+        self.parked.take();
+        if let Stay::Since(since) = self.stay.get()
+            && let Some(site) = self.site.upgrade()
+        {
+            site.closed_while_idle(since);
         }
     }
 }
@@ -257,7 +376,7 @@ impl Link {
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link")
-            .field("opened", &self.opened)
+            .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
 }

@@ -3,17 +3,20 @@
 //! A [`Site`] is what one worker keeps for one endpoint. Each connection is driven by one local
 //! task; it ends with the connection, and the runtime ends it at the latest with the worker.
 
-mod broken;
+mod bound;
+pub(super) mod broken;
 mod exchange;
 mod h1;
 mod h2;
+mod idle;
 mod wire;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use futures_util::future::Either;
@@ -21,10 +24,15 @@ use http::{HeaderMap, StatusCode};
 
 use crate::base::body::Body;
 use crate::base::message::{Request, Response};
+use crate::base::seats::Bell;
 use crate::upstream::connect::{self, Socket};
 use crate::upstream::failure::{Cause, Failure, words};
-use crate::upstream::pool::{Keep, Pool};
+use crate::upstream::idle_limit::IdleLimit;
+use crate::upstream::pool::{self, Pool};
 use crate::upstream::{Endpoint, Protocol, Upstream};
+
+pub(super) use bound::Bound;
+use bound::Permit;
 
 /// What hyper gives in the place of an answer: why, and the request if it was not begun to be written.
 type Unanswered = hyper::client::conn::TrySendError<http::Request<Body>>;
@@ -39,6 +47,8 @@ pub(super) struct Tally {
     pub(super) open: Cell<u32>,
     pub(super) connects: Cell<u64>,
     pub(super) connect_failures: Cell<u64>,
+    /// The bound on connections, if there is one.
+    bound: Option<Rc<Bound>>,
 }
 
 impl Tally {
@@ -48,36 +58,66 @@ impl Tally {
             open: Cell::new(0),
             connects: Cell::new(0),
             connect_failures: Cell::new(0),
+            bound: None,
         }
+    }
+
+    /// The same, with a bound on connections.
+    #[must_use]
+    pub(super) fn bounded(self, bound: Rc<Bound>) -> Self {
+        Self {
+            bound: Some(bound),
+            ..self
+        }
+    }
+
+    fn connect_failed(&self) {
+        self.connect_failures.set(self.connect_failures.get() + 1);
     }
 }
 
 /// One more open connection, counted until this is dropped.
 #[derive(Debug)]
-struct Open(Rc<Tally>);
+struct Open {
+    tally: Rc<Tally>,
+    _permit: Option<Permit>,
+}
 
 impl Open {
-    fn new(tally: &Rc<Tally>) -> Self {
+    fn new(tally: &Rc<Tally>, permit: Option<Permit>) -> Self {
         tally.open.set(tally.open.get() + 1);
         tally.connects.set(tally.connects.get() + 1);
-        Self(Rc::clone(tally))
+        Self {
+            tally: Rc::clone(tally),
+            _permit: permit,
+        }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.open.set(self.0.open.get().saturating_sub(1));
+        let open = &self.tally.open;
+        open.set(open.get().saturating_sub(1));
     }
 }
 
 /// What one worker keeps for one endpoint.
 #[derive(Debug)]
 pub(super) struct Site {
-    upstream: Arc<Upstream>,
+    pub(super) endpoint: Arc<Endpoint>,
     number: u32,
-    tcp: Option<SocketAddr>,
     connect_timeout: Duration,
+    connection_age: Duration,
     connections: Connections,
+    idle_limit: RefCell<IdleLimit>,
+    /// The limit as of the last tick or lesson: what a request looks at.
+    idle_at_most: Cell<Duration>,
+    /// Rung when a request that waits for a connection of this endpoint may have one.
+    bell: Arc<Bell>,
+    /// True once the bound knows this site.
+    known: Cell<bool>,
+    /// Set once an endpoint of the upstream was seen to send an informational response.
+    informs: Arc<AtomicBool>,
     tally: Rc<Tally>,
 }
 
@@ -88,50 +128,59 @@ enum Connections {
 }
 
 impl Site {
-    pub(super) fn new(upstream: &Arc<Upstream>, number: u32, tally: &Rc<Tally>) -> Self {
+    pub(super) fn new(
+        upstream: &Arc<Upstream>,
+        endpoint: Arc<Endpoint>,
+        number: u32,
+        tally: &Rc<Tally>,
+    ) -> Self {
         let settings = upstream.settings();
-        let keep = Keep {
-            idle: settings.pool.idle_timeout.0,
-            age: settings.pool.connection_age.0,
-            most: settings.pool.idle_connections as usize,
-        };
-        let endpoint = upstream.members().endpoints().get(number as usize);
+        let idle = settings.pool.idle_timeout.0;
         Self {
+            endpoint,
             number,
-            tcp: endpoint.and_then(Endpoint::tcp),
             connect_timeout: settings.timeouts.connect.0,
+            connection_age: settings.pool.connection_age.0,
             connections: match settings.protocol {
-                Protocol::Http1 => Connections::Http1(Pool::new(keep)),
-                Protocol::Http2 => Connections::Http2(h2::Shared::new(keep)),
+                Protocol::Http1 => {
+                    Connections::Http1(Pool::new(settings.pool.idle_connections as usize))
+                }
+                Protocol::Http2 => Connections::Http2(h2::Shared::default()),
             },
+            idle_limit: RefCell::new(IdleLimit::new(idle)),
+            idle_at_most: Cell::new(idle),
+            bell: Arc::default(),
+            known: Cell::new(false),
+            informs: Arc::clone(&upstream.informs),
             tally: Rc::clone(tally),
-            upstream: Arc::clone(upstream),
         }
     }
 
     pub(super) fn send(
-        self: &Rc<Self>,
+        self: Rc<Self>,
         request: Request,
         on_informational: Option<OnInformational>,
-    ) -> impl Future<Output = Result<Response, Box<Failure>>> {
-        match &self.connections {
-            Connections::Http1(pool) => {
-                Either::Left(h1::send(self, pool, request, on_informational))
-            }
-            Connections::Http2(shared) => Either::Right(h2::send(self, shared, request)),
+    ) -> impl Future<Output = Result<Response, Box<Failure>>> + use<> {
+        match self.connections {
+            Connections::Http1(_) => Either::Left(h1::send(self, request, on_informational)),
+            Connections::Http2(_) => Either::Right(h2::send(self, request)),
         }
     }
 
     /// The IP address and port, unless it is a Unix socket.
     pub(super) fn tcp(&self) -> Option<SocketAddr> {
-        self.tcp
+        self.endpoint.tcp()
     }
 
+    /// Closes what is not to be used again, and lets those who wait look at what has changed.
     pub(super) fn sweep(&self, now: Instant) {
+        let limit = self.idle_limit.borrow().limit(now);
+        self.idle_at_most.set(limit);
         match &self.connections {
-            Connections::Http1(pool) => pool.sweep(now),
-            Connections::Http2(shared) => shared.sweep(now),
+            Connections::Http1(pool) => pool.sweep(now, limit),
+            Connections::Http2(shared) => shared.sweep(now, limit),
         }
+        self.bell.ring_for_all();
     }
 
     /// Connections that wait for a request.
@@ -143,45 +192,47 @@ impl Site {
         u32::try_from(idle).unwrap_or(u32::MAX)
     }
 
-    /// The endpoint; there is none only for a number that the upstream never gave out.
-    fn endpoint(&self) -> Option<&Endpoint> {
-        self.upstream
-            .members()
-            .endpoints()
-            .get(self.number as usize)
+    /// Closes an idle connection; false if there is none.
+    fn close_oldest(&self) -> bool {
+        match &self.connections {
+            Connections::Http1(pool) => pool.close_oldest(),
+            Connections::Http2(shared) => shared.close_oldest(),
+        }
+    }
+
+    /// When a connection that is made now takes no further request.
+    fn expiry(&self) -> Instant {
+        pool::expiry(self.tally.now.get(), self.connection_age, fastrand::u64(..))
     }
 
     /// The address as people read it.
     fn label(&self) -> &str {
-        self.endpoint().map_or("", |endpoint| &endpoint.label)
+        &self.endpoint.label
     }
 
     fn failure(&self, cause: Cause, detail: String) -> Box<Failure> {
+        let unprocessed = matches!(
+            cause,
+            Cause::NoEndpoint
+                | Cause::Connect(_)
+                | Cause::ConnectTimeout
+                | Cause::Overflow
+                | Cause::Refused
+        );
         Box::new(Failure {
-            unprocessed: matches!(
-                cause,
-                Cause::NoEndpoint | Cause::Connect(_) | Cause::ConnectTimeout | Cause::Refused
-            ),
             cause,
             endpoint: Some(self.number),
-            address: self.tcp,
+            address: self.tcp(),
             detail,
+            unprocessed,
             request: None,
         })
     }
 
     async fn connect(&self) -> Result<Socket, (Cause, String)> {
-        let Some(endpoint) = self.endpoint() else {
-            return Err((Cause::NoEndpoint, "the endpoint is gone".into()));
-        };
-        let label = &endpoint.label;
-        let failed = match connect::connect(
-            &endpoint.address,
-            self.connect_timeout,
-            &self.upstream.informs,
-        )
-        .await
-        {
+        let Endpoint { address, label, .. } = &*self.endpoint;
+        let connected = connect::connect(address, self.connect_timeout, &self.informs);
+        let failed = match connected.await {
             Ok(socket) => return Ok(socket),
             Err(Some(error)) => (
                 Cause::Connect(error.kind()),
@@ -192,8 +243,7 @@ impl Site {
                 format!("no connection to {label} within {:?}", self.connect_timeout),
             ),
         };
-        let failures = &self.tally.connect_failures;
-        failures.set(failures.get() + 1);
+        self.tally.connect_failed();
         Err(failed)
     }
 }

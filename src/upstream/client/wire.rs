@@ -7,8 +7,7 @@ use hyper::body::{Body as _, Incoming};
 
 use crate::base::body::Body;
 use crate::base::message::{Client, Params, Request, RequestHead, Response, ResponseHead};
-use crate::upstream::client::{Site, Unanswered};
-use crate::upstream::{Endpoint, Failure};
+use crate::upstream::Endpoint;
 
 /// What `http::Request` has no place for, kept for the case that a request comes back unsent.
 pub(super) struct Aside {
@@ -24,33 +23,8 @@ impl Aside {
         }
     }
 
-    /// The request, if not a byte of it was written; else the failure.
-    ///
-    /// hyper hands a message back when the other side closed the connection between two requests,
-    /// which is nobody's fault.
-    pub(super) fn unsent(
-        self,
-        site: &Site,
-        mut error: Unanswered,
-    ) -> Result<Request, Box<Failure>> {
-        match error.take_message() {
-            Some(message) => Ok(self.restore(message)),
-            None => Err(site.explain(&error.into_error())),
-        }
-    }
-
-    /// The failure, with the request in it if not a byte of it was written.
-    pub(super) fn failed(self, site: &Site, mut error: Unanswered) -> Box<Failure> {
-        let message = error.take_message();
-        let failure = site.explain(&error.into_error());
-        match message {
-            Some(message) => failure.with_request(self.restore(message)),
-            None => failure,
-        }
-    }
-
     /// The request as it was, but for the form of its target.
-    fn restore(self, message: http::Request<Body>) -> Request {
+    pub(super) fn restore(self, message: http::Request<Body>) -> Request {
         let (parts, body) = message.into_parts();
         let mut head = RequestHead::from_http(parts, self.client);
         head.params = self.params;
@@ -59,13 +33,13 @@ impl Aside {
 }
 
 /// HTTP/1.1: origin form, and a `host` in any case (RFC 9112, 3.2).
-pub(super) fn http1(request: Request, endpoint: Option<&Endpoint>) -> http::Request<Body> {
+pub(super) fn http1(request: Request, endpoint: &Endpoint) -> http::Request<Body> {
     let mut message = request.head.into_http(request.body);
     *message.version_mut() = Version::HTTP_11;
     if !message.headers().contains_key(header::HOST) {
         let host = match message.uri().authority() {
             Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
-            None => endpoint.map(|endpoint| endpoint.host.clone()),
+            None => Some(endpoint.host.clone()),
         };
         let host = host.unwrap_or_else(|| HeaderValue::from_static("localhost"));
         message.headers_mut().insert(header::HOST, host);
@@ -128,7 +102,7 @@ fn without_length(headers: &mut HeaderMap) {
 }
 
 /// HTTP/2: absolute form, from which `:authority` comes, and no `host` (RFC 9113, 8.3.1).
-pub(super) fn http2(request: Request, endpoint: Option<&Endpoint>) -> http::Request<Body> {
+pub(super) fn http2(request: Request, endpoint: &Endpoint) -> http::Request<Body> {
     let mut message = request.head.into_http(request.body);
     *message.version_mut() = Version::HTTP_2;
     if message.body().is_empty() {
@@ -143,9 +117,9 @@ pub(super) fn http2(request: Request, endpoint: Option<&Endpoint>) -> http::Requ
         (None, Some(_)) => false,
     };
     if !same {
-        let named = host.or_else(|| endpoint.map(|endpoint| endpoint.host.clone()));
-        target.authority = named
-            .and_then(|host| Authority::try_from(host.as_bytes()).ok())
+        let named = host.as_ref().unwrap_or(&endpoint.host);
+        target.authority = Authority::try_from(named.as_bytes())
+            .ok()
             .or_else(|| Some(Authority::from_static("localhost")));
     }
     target.scheme = Some(Scheme::HTTP);
@@ -225,7 +199,7 @@ mod tests {
     #[test]
     fn http1_gets_the_path_alone_and_always_a_host() {
         let check = |uri: &str, host: Option<&str>, target: &str, expected: &str| {
-            let message = http1(request(uri, host), Some(&endpoint()));
+            let message = http1(request(uri, host), &endpoint());
             assert_eq!(message.uri().to_string(), target);
             assert_eq!(message.headers()[header::HOST], expected);
             assert_eq!(message.version(), Version::HTTP_11);
@@ -251,7 +225,7 @@ mod tests {
                 let cookie = HeaderValue::from_static(cookie);
                 request.head.headers.append(header::COOKIE, cookie);
             }
-            let message = http1(request, None);
+            let message = http1(request, &endpoint());
             let found: Vec<_> = message.headers().get_all(header::COOKIE).iter().collect();
             assert_eq!(found, expected);
         };
@@ -263,7 +237,7 @@ mod tests {
     #[test]
     fn http2_gets_an_authority_and_no_host() {
         let check = |uri: &str, host: Option<&str>, target: &str| {
-            let message = http2(request(uri, host), Some(&endpoint()));
+            let message = http2(request(uri, host), &endpoint());
             assert_eq!(message.uri().to_string(), target);
             assert!(!message.headers().contains_key(header::HOST));
         };
@@ -292,7 +266,7 @@ mod tests {
                 let length = HeaderValue::from_static(length);
                 request.head.set_header(header::CONTENT_LENGTH, length);
             }
-            let headers = http1(request, None).headers().clone();
+            let headers = http1(request, &endpoint()).headers().clone();
             let text = |name| {
                 headers
                     .get(name)

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 
 use crate::base::message::{Request, Response};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::{EndpointSettings, Failure, Lane, SendOptions, Sent, Settings, Upstream};
 
 /// The answer of a server that has nothing to say.
@@ -89,7 +91,13 @@ impl Peer {
 }
 
 pub(super) fn lane(settings: &Settings) -> Rc<Lane> {
-    Lane::new(Upstream::build("orders", settings).expect("nothing to resolve"))
+    Lane::new(upstream(settings))
+}
+
+pub(super) fn upstream(settings: &Settings) -> Arc<Upstream> {
+    let series = Metrics::new(1).upstream("orders");
+    let built = Upstream::build("orders", settings, None, series, None);
+    built.expect("nothing to resolve")
 }
 
 /// Reads a request's head; none at the end of the connection.

@@ -4,6 +4,7 @@
 //! make it; its cases are sent and judged by [`replay`]. What cannot be replayed is skipped with its
 //! reason, and the number of cases that are may not shrink.
 
+mod mirrors;
 mod replay;
 mod translate;
 
@@ -17,12 +18,11 @@ use serde_json::Value;
 use crate::harness::{Gateway, Upstream, project};
 
 /// How many cases are replayed today; raise it with every feature that makes it more.
-const REPLAYED: usize = 256;
+const REPLAYED: usize = 263;
 
 /// Tests whose subject is not there yet, or is not a gateway's: a part of the name, and why.
 const SKIPPED: &[(&str, &str)] = &[
     ("HTTPS", "TLS listeners come later"),
-    ("Mirror", "mirroring comes later"),
     ("Retry", "retries come later"),
     (
         "HTTPRouteServiceTypes",
@@ -119,7 +119,12 @@ async fn replay_test(test: &Value, backends: &Backends, report: &mut Report) {
         let yaml = translate::configuration(&situation, backends);
         let gateway = Gateway::start(&yaml).await;
         for number in mine {
-            let outcome = replay::case(name, &cases[number], &situation, &gateway).await;
+            let case = &cases[number];
+            let outcome = if case["MirroredTo"].is_array() {
+                mirrors::case(name, case, &situation, &gateway, backends).await
+            } else {
+                replay::case(name, case, &situation, &gateway).await
+            };
             let outcome = outcome.map_err(|why| {
                 format!(
                     "{why}

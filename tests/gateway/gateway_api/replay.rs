@@ -170,6 +170,18 @@ fn judge(case: &Value, seen: &Seen) -> Result<(), String> {
     arrived(wanted, &case["ExpectedRequest"]["AbsentHeaders"], seen)
 }
 
+/// Judges what a mirror received.
+pub(super) fn copied(case: &Value, received: Value) -> Result<(), String> {
+    let seen = Seen {
+        status: 200,
+        headers: Vec::new(),
+        received: Some(received),
+        grpc_status: None,
+    };
+    let expected = &case["ExpectedRequest"];
+    arrived(&expected["Request"], &expected["AbsentHeaders"], &seen)
+}
+
 /// Judges a gRPC case.
 fn judge_grpc(case: &Value, seen: &Seen) -> Result<(), String> {
     if case["Response"]["Code"]["$ref"] == "codes.Unimplemented" {

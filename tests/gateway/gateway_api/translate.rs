@@ -304,6 +304,10 @@ fn rules(
                 "match": if is_grpc { grpc_match(condition, hosts) } else { http_match(condition, hosts) },
                 "middlewares": middlewares,
             });
+            let mirrors = mirrors(&rule["filters"]);
+            if !mirrors.is_empty() {
+                ours["mirror"] = mirrors.into();
+            }
             let timeouts = timeouts(&rule["timeouts"]);
             if !timeouts.is_empty() {
                 ours["timeouts"] = timeouts.into();
@@ -402,10 +406,33 @@ fn filters(filters: &Value, prefix: &str) -> (Vec<Value>, Option<Value>) {
                 redirect =
                     Some(json!({"redirect": redirection(&filter["requestRedirect"], prefix)}));
             }
+            // See [`mirrors`].
+            "RequestMirror" => {}
             other => panic!("no translation of the filter {other}"),
         }
     }
     (middlewares, redirect)
+}
+
+/// Who gets copies of the requests.
+fn mirrors(filters: &Value) -> Vec<Value> {
+    let all = list(filters)
+        .iter()
+        .filter(|filter| filter["type"] == "RequestMirror");
+    all.map(|filter| {
+        let mirror = &filter["requestMirror"];
+        let backend = &mirror["backendRef"];
+        let (namespace, service) = (text(&backend["namespace"]), text(&backend["name"]));
+        let fraction = &mirror["fraction"];
+        let share = match (mirror["percent"].as_f64(), fraction["numerator"].as_f64()) {
+            (Some(percent), _) => percent / 100.0,
+            (None, Some(part)) => part / fraction["denominator"].as_f64().unwrap_or(100.0),
+            (None, None) => 1.0,
+        };
+        let upstream = label(&format!("{namespace}/{service}:{}", backend["port"]));
+        json!({"upstream": upstream, "share": share})
+    })
+    .collect()
 }
 
 fn changes(modifier: &Value) -> Value {
