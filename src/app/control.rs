@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::overview::Overview;
 use crate::admin::{self, Door};
+use crate::app::keepers::Keepers;
 use crate::app::pressure::Sampler;
 use crate::app::reload::{self, Candidate, Read, Rejected};
-use crate::app::keepers::Keepers;
 use crate::app::status::Board;
 use crate::app::watch::Watcher;
 use crate::app::{Doors, NotReloaded, NotStarted, Options, Order, Signals, Source, Watch, signals};
@@ -292,9 +292,9 @@ impl<'a> Control<'a> {
             };
             match order {
                 Order::Reload(asker) => {
-                    let outcome =
-                        self.apply(reload::make(self.source.load(), &self.builder, self.doors))
-                            .await;
+                    let outcome = self
+                        .apply(reload::make(self.source.load(), &self.builder, self.doors))
+                        .await;
                     if let Some(asker) = asker {
                         // Whoever asked may have left.
                         let _gone = asker.send(outcome);
@@ -317,7 +317,9 @@ impl<'a> Control<'a> {
         let loaded = self.source.load();
         if texts(&loaded.sources) != self.texts {
             // The log tells what came of it.
-            let _told = self.apply(reload::make(loaded, &self.builder, self.doors)).await;
+            let _told = self
+                .apply(reload::make(loaded, &self.builder, self.doors))
+                .await;
         }
     }
 

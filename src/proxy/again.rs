@@ -187,7 +187,10 @@ impl Tries<'_> {
             && stay.wanted != Some(member.endpoint.hash)
         {
             let cookie = affinity.set_cookie(member.endpoint.hash, &stay.client);
-            sent.response.head.headers.append(header::SET_COOKIE, cookie);
+            sent.response
+                .head
+                .headers
+                .append(header::SET_COOKIE, cookie);
         }
     }
 

@@ -20,9 +20,9 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::base::address::Address;
-use crate::config::{Hedge, Retry};
 use crate::base::message::RequestHead;
 use crate::base::pressure::Priority;
+use crate::config::{Hedge, Retry};
 use crate::handler::Handler;
 use crate::middleware::Chain;
 use crate::routing::Table;

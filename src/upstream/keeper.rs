@@ -62,7 +62,11 @@ impl Upstream {
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
-        tracing::info!(upstream = self.name(), endpoints = endpoints.len(), "discovered");
+        tracing::info!(
+            upstream = self.name(),
+            endpoints = endpoints.len(),
+            "discovered"
+        );
         let now = Instant::now();
         self.change(now, |roster| roster.list(endpoints, now));
         self.discovered.send_replace(true);
@@ -84,7 +88,12 @@ impl Upstream {
         if report.healthy {
             tracing::info!(upstream = name, endpoint = label, "healthy");
         } else {
-            tracing::warn!(upstream = name, endpoint = label, "unhealthy: {}", report.detail);
+            tracing::warn!(
+                upstream = name,
+                endpoint = label,
+                "unhealthy: {}",
+                report.detail
+            );
         }
         self.change(Instant::now(), |roster| roster.checked(number, report));
     }

@@ -326,7 +326,9 @@ impl Lane {
         let random = self.random.borrow_mut().u64(..);
         let mut table = self.table.borrow_mut();
         let table = &mut *table;
-        let stays = options.stay.and_then(|hash| table.find(hash, options.avoid));
+        let stays = options
+            .stay
+            .and_then(|hash| table.find(hash, options.avoid));
         let endpoint = match stays {
             Some(endpoint) => endpoint,
             None => table.balancer.pick(&Choice {
@@ -340,7 +342,10 @@ impl Lane {
         if let Some(picked) = options.picked {
             picked.set(Some(endpoint));
         }
-        let watch = table.members.get(endpoint).and_then(|member| member.watch.as_ref());
+        let watch = table
+            .members
+            .get(endpoint)
+            .and_then(|member| member.watch.as_ref());
         Some(Turn::new(self, site, endpoint, watch, options.now))
     }
 
@@ -350,7 +355,10 @@ impl Lane {
         outcome: crate::upstream::balance::Outcome,
         now: Instant,
     ) {
-        self.table.borrow_mut().balancer.settle(endpoint, outcome, now);
+        self.table
+            .borrow_mut()
+            .balancer
+            .settle(endpoint, outcome, now);
     }
 
     /// Gives a request up by `dropping` its future, and holds it against the endpoint.

@@ -43,11 +43,7 @@ impl Member {
 }
 
 impl Members {
-    pub(super) fn new(
-        slots: Vec<Option<Member>>,
-        eligible: &[(u32, u32)],
-        panic: bool,
-    ) -> Self {
+    pub(super) fn new(slots: Vec<Option<Member>>, eligible: &[(u32, u32)], panic: bool) -> Self {
         let candidate = |(number, weight): &(u32, u32)| {
             let member = slots.get(*number as usize)?.as_ref()?;
             Some(Candidate {

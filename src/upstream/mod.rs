@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+pub use balance::Balance;
 pub use budget::{Deposit, RetryBudget};
 pub use client::OnInformational;
 pub use eligible::Condition;
@@ -43,7 +44,6 @@ pub use keeper::keep;
 pub use lane::{Counts, Lane, SendOptions, Sent};
 pub use members::{Member, Members};
 pub use quantile::Latencies;
-pub use balance::Balance;
 pub use settings::{PoolSettings, Protocol, Settings, Timeouts};
 
 use crate::telemetry::metrics::{EndpointState, UpstreamSeries};
@@ -240,7 +240,9 @@ impl Upstream {
         let why = reason.to_string();
         let ejected = self.change(now, |roster| roster.eject(number, reason, random, now));
         let members = self.members();
-        let endpoint = members.get(number).map_or("", |member| &member.endpoint.label);
+        let endpoint = members
+            .get(number)
+            .map_or("", |member| &member.endpoint.label);
         let upstream = self.name();
         if ejected {
             tracing::warn!(upstream, endpoint, "ejected after {why}");

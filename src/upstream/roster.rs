@@ -100,7 +100,12 @@ impl Roster {
                 None => self.admit(endpoint, first),
             }
         }
-        for (entry, _) in self.entries.iter_mut().zip(missing).filter(|(_, gone)| *gone) {
+        for (entry, _) in self
+            .entries
+            .iter_mut()
+            .zip(missing)
+            .filter(|(_, gone)| *gone)
+        {
             if let Some(entry) = entry {
                 entry.left.get_or_insert(now);
                 entry.ready_since = None;
@@ -122,7 +127,10 @@ impl Roster {
             *entry = Some(Entry {
                 endpoint: Arc::new(endpoint),
                 report: None,
-                watch: self.outlier.as_ref().map(|of| Arc::new(outlier::Watch::new(of))),
+                watch: self
+                    .outlier
+                    .as_ref()
+                    .map(|of| Arc::new(outlier::Watch::new(of))),
                 record: outlier::Record::default(),
                 ejected: None,
                 left: None,

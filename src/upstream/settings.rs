@@ -97,7 +97,9 @@ impl Settings {
     pub fn contradiction(&self) -> Option<&'static str> {
         match (&self.endpoints, &self.discovery) {
             (None, None) => Some("give it `endpoints`, or `discovery` to find them"),
-            (Some(_), Some(_)) => Some("it has `endpoints` and `discovery`: only one can be followed"),
+            (Some(_), Some(_)) => {
+                Some("it has `endpoints` and `discovery`: only one can be followed")
+            }
             _ => None,
         }
     }

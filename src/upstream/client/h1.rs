@@ -355,8 +355,7 @@ impl Link {
             return;
         }
         // Without a lane the sender is dropped, and the connection closes.
-        if let Some(site) = link.site.upgrade()
-        {
+        if let Some(site) = link.site.upgrade() {
             let link = Rc::clone(link);
             put(&site, Connection { sender, link });
         }

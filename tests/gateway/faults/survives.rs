@@ -16,6 +16,9 @@ const RECOVERY: Duration = Duration::from_secs(6);
 /// For machines that have other things to do.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// What an attempt costs that fails at once: a round trip, and the back-off.
+const AT_ONCE: Duration = Duration::from_millis(50);
+
 /// What the slow one takes for a request.
 const SLOW: Duration = Duration::from_millis(50);
 
@@ -33,18 +36,28 @@ struct Run {
     recovery: Option<Duration>,
 }
 
+/// The default: what answers badly is avoided, long before it is found out.
 async fn run(fault: Fault) -> Run {
+    run_balanced(fault, WATCH).await
+}
+
+/// An endpoint gets its share until it is found out: health checks and ejection have to do it all.
+async fn run_in_turn(fault: Fault) -> Run {
+    run_balanced(fault, &WATCH.replace("p2c_ewma", "round_robin")).await
+}
+
+async fn run_balanced(fault: Fault, upstream: &str) -> Run {
     let mut rig = Rig::start().await;
-    let gateway = gateway(&rig.endpoints(), RETRY, WATCH).await;
+    let gateway = gateway(&rig.endpoints(), RETRY, upstream).await;
     let load = load_on(&gateway, &rig).await;
     let begin = now();
-    pass(Duration::from_secs(1)).await;
+    pass(Duration::from_millis(700)).await;
 
     let broken = now();
     rig.pods[2].inflict(fault).await;
     pass(DETECTION).await;
     let detected = now();
-    pass(Duration::from_secs(1)).await;
+    pass(Duration::from_millis(800)).await;
     rig.pods[2].lift().await;
 
     let lifted = now();
@@ -107,7 +120,7 @@ impl Run {
     /// Nothing but a few probes reaches an endpoint that was found out.
     #[track_caller]
     fn out_of_the_way(&self) {
-        let share = self.after.0.len() / 50;
+        let share = self.after.0.len() / 25;
         assert!(
             self.leaked <= share,
             "{} requests, over {share}",
@@ -119,8 +132,14 @@ impl Run {
 #[tokio::test]
 async fn a_killed_one() {
     let run = run(Fault::Killed).await;
-    // A refused connection costs a round trip and the back-off, not the attempt's time.
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    run.bounded(AT_ONCE, Duration::ZERO);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
+async fn a_killed_one_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::Killed).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 
@@ -132,23 +151,38 @@ async fn a_black_holed_one() {
 }
 
 #[tokio::test]
+async fn a_black_holed_one_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::BlackHoled).await;
+    run.bounded(ATTEMPT, Duration::ZERO);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
 async fn a_resetting_one() {
-    let run = run(Fault::Resetting).await;
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    let run = run_in_turn(Fault::Resetting).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 
 #[tokio::test]
 async fn one_that_answers_503_though_its_checks_pass() {
     let run = run(Fault::Unavailable).await;
-    run.bounded(Duration::from_millis(50), Duration::from_millis(50));
+    run.bounded(AT_ONCE, AT_ONCE);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
+async fn one_that_answers_503_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::Unavailable).await;
+    run.bounded(AT_ONCE, AT_ONCE);
+    // Ejected for two seconds, tried and ejected again: five requests each time, from two workers.
     run.out_of_the_way();
 }
 
 #[tokio::test]
 async fn a_half_closing_one() {
-    let run = run(Fault::HalfClosing).await;
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    let run = run_in_turn(Fault::HalfClosing).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 

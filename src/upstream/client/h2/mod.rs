@@ -19,10 +19,10 @@ use hyper::body::Incoming;
 use crate::base::body::{Body, Noted};
 use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::seats::Hold;
+use crate::upstream::client::Connections;
 use crate::upstream::client::exchange::{Anew, Exchange, Sent};
 use crate::upstream::client::{Site, Unanswered, wire};
 use crate::upstream::failure::{Cause, Failure};
-use crate::upstream::client::Connections;
 use connection::Connection;
 pub(super) use shared::Shared;
 
@@ -46,10 +46,7 @@ pub(super) fn send(
 }
 
 /// The same after the first connection turned out to be dead, or there was none.
-async fn send_anew(
-    site: Rc<Site>,
-    mut request: Request,
-) -> Result<Response, Box<Failure>> {
+async fn send_anew(site: Rc<Site>, mut request: Request) -> Result<Response, Box<Failure>> {
     let mut tries = 1;
     loop {
         let connection = match find(&site).await {
