@@ -43,9 +43,9 @@ impl Impatient {
     /// Bursts of which each finds the connections of the one before as old as the endpoints allow.
     async fn bursts(&self, request: fn(usize) -> String) -> Samples {
         let mut all = Vec::new();
-        for round in 0..7 {
+        for round in 0..5 {
             // Sweeps the moments in which an endpoint has made up its mind and not yet closed.
-            let before = Duration::from_millis(35 - 5 * round);
+            let before = Duration::from_millis(30 - 5 * round);
             pass(self.idle.saturating_sub(before)).await;
             let samples = self.burst(request).await;
             println!("burst {round}: {samples}");

@@ -9,9 +9,9 @@ use super::{ATTEMPT, RETRY, WATCH, gateway, load_on, pass};
 /// When a dead endpoint must have been found out: two checks of 500 ms, the timeout of the last, their jitter.
 const DETECTION: Duration = Duration::from_millis(1600);
 
-/// When an endpoint must be back: its second ejection (4 s) may have begun just before, then an evaluation
-/// (1 s) and a check (500 ms) let it in.
-const RECOVERY: Duration = Duration::from_secs(6);
+/// When an endpoint must be back: its second ejection (2 s) may have begun just before, then an evaluation and a
+/// check (500 ms each) let it in, and ten requests take their time.
+const RECOVERY: Duration = Duration::from_secs(4);
 
 /// For machines that have other things to do.
 const SLACK: Duration = Duration::from_millis(100);
@@ -175,7 +175,7 @@ async fn one_that_answers_503_though_its_checks_pass() {
 async fn one_that_answers_503_among_endpoints_that_are_taken_in_turn() {
     let run = run_in_turn(Fault::Unavailable).await;
     run.bounded(AT_ONCE, AT_ONCE);
-    // Ejected for two seconds, tried and ejected again: five requests each time, from two workers.
+    // Ejected for a second, tried and ejected again: five requests each time, from two workers.
     run.out_of_the_way();
 }
 
