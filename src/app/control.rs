@@ -56,7 +56,7 @@ pub(crate) fn run(
         match Control::start(source, options, orders).await {
             Ok((control, up)) => {
                 let _gone = started.send(Ok(up));
-                control.follow(inbox).await;
+                Box::pin(control.follow(inbox)).await;
             }
             Err(failed) => {
                 let _gone = started.send(Err(failed));
@@ -146,10 +146,7 @@ impl<'a> Control<'a> {
         } = outcome?;
         reload::log_warnings(&warnings, &sources);
         metrics.configure(&config.telemetry.metrics);
-        let mut keepers = Keepers::default();
-        keepers.follow(&built.snapshot).await;
         let published = Arc::new(Published::new(builder.keep(built)));
-        keepers.settle(&published.load());
         let sampler = Sampler::start(options.system.as_deref(), config.runtime.shedding);
         metrics.feel(Arc::clone(sampler.gauge()));
         let common = Common {
@@ -171,7 +168,7 @@ impl<'a> Control<'a> {
             source,
             builder,
             published,
-            keepers,
+            keepers: Keepers::default(),
             lifecycle,
             metrics,
             server,
@@ -195,12 +192,8 @@ impl<'a> Control<'a> {
         }
         control.note(control.applied(), "the first configuration");
         control.lifecycle.advance(State::Ready);
-        tracing::info!(
-            revision = control.published.load().revision,
-            source = control.source.name(),
-            workers,
-            "ready"
-        );
+        let revision = control.published.load().revision;
+        tracing::info!(revision, source = source.name(), workers, "ready");
         let up = Up {
             in_memory: control.server.in_memory(),
             metrics: Arc::clone(&control.metrics),
@@ -211,7 +204,10 @@ impl<'a> Control<'a> {
 
     /// Opens listeners and the doors for operators; says where each one is.
     async fn open(&mut self, config: &Config) -> Result<Vec<(String, Address)>, NotStarted> {
+        let snapshot = self.published.load();
         if self.doors == Doors::Closed {
+            self.keepers.follow(&snapshot).await;
+            self.keepers.settle(&snapshot);
             return Ok(Vec::new());
         }
         let cannot = |what: &str, address: &Address| {
@@ -223,13 +219,15 @@ impl<'a> Control<'a> {
         let telemetry = Door::telemetry(telemetry)
             .await
             .map_err(cannot("telemetry", telemetry))?;
-        let snapshot = self.published.load();
         let prepared = self.server.prepare(&snapshot)?;
         let mut addresses = vec![
             ("admin".to_owned(), admin.address().clone()),
             ("telemetry".to_owned(), telemetry.address().clone()),
         ];
         self.answer_operators(admin, telemetry);
+        // Clients come in when there is somebody to send them to.
+        self.keepers.follow(&snapshot).await;
+        self.keepers.settle(&snapshot);
         self.server.apply(prepared, &snapshot);
         addresses.extend(self.listeners());
         for (name, address) in &addresses {
@@ -300,7 +298,7 @@ impl<'a> Control<'a> {
                         let _gone = asker.send(outcome);
                     }
                 }
-                Order::Look => self.look().await,
+                Order::Look => Box::pin(self.look()).await,
                 Order::ReopenLogs => self.published.load().access_log.reopen(),
                 Order::Drain => {
                     self.finish(&mut inbox).await;
@@ -335,7 +333,7 @@ impl<'a> Control<'a> {
         let outcome = match outcome {
             Ok(candidate) => {
                 reload::log_warnings(&candidate.warnings, &read.sources);
-                self.put_in_force(candidate).await
+                Box::pin(self.put_in_force(candidate)).await
             }
             Err(why) => Err(why),
         };

@@ -326,9 +326,30 @@ impl Tries<'_> {
                     let detail = format!("the body of the request failed: {error}");
                     return Err(attempt::body_failed(error, detail));
                 }
-                Err(exhausted(failed.failure, attempts))
+                Err(self.exhausted(failed.failure, attempts))
             }
         }
+    }
+
+    /// The last failure of several, as all of them.
+    fn exhausted(&self, mut failure: Failure, attempts: usize) -> Failure {
+        let is_the_endpoints = matches!(
+            failure.flag,
+            Flag::ConnectFailed
+                | Flag::UpstreamClosed
+                | Flag::UpstreamTimeout
+                | Flag::UpstreamProtocol
+        );
+        if attempts > 1 && is_the_endpoints {
+            let last = &failure.detail;
+            failure.detail =
+                format!("none of {attempts} attempts succeeded; the last: {last}").into();
+            // Who asked for no retries is told the cause, not that there were some.
+            if self.route.retry.is_some() {
+                failure.flag = Flag::RetriesExhausted;
+            }
+        }
+        failure
     }
 
     /// What the record says where a policy was not followed to its end.
@@ -345,20 +366,6 @@ impl Tries<'_> {
             Why::Budget => Some("not tried again: the retry budget of the upstream is used up"),
         }
     }
-}
-
-/// The last failure of several, as all of them.
-fn exhausted(mut failure: Failure, attempts: usize) -> Failure {
-    let is_the_endpoints = matches!(
-        failure.flag,
-        Flag::ConnectFailed | Flag::UpstreamClosed | Flag::UpstreamTimeout | Flag::UpstreamProtocol
-    );
-    if attempts > 1 && is_the_endpoints {
-        let last = &failure.detail;
-        failure.detail = format!("none of {attempts} attempts succeeded; the last: {last}").into();
-        failure.flag = Flag::RetriesExhausted;
-    }
-    failure
 }
 
 fn ended(failed: &attempt::Failed) -> Ended {

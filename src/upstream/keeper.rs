@@ -169,7 +169,7 @@ async fn look(settings: &Settings, upstream: &Weak<Upstream>) {
             _ = looks.tick() => {}
             Some((due, found)) = probes.next() => {
                 let Some(upstream) = upstream.upgrade() else { return };
-                upstream.probed(&due, found);
+                upstream.probed(&due, &found);
                 continue;
             }
         }
@@ -207,9 +207,9 @@ impl Upstream {
         self.change(now, |roster| roster.due(now))
     }
 
-    fn probed(&self, due: &Due, found: Result<(), String>) {
+    fn probed(&self, due: &Due, found: &Result<(), String>) {
         let (upstream, endpoint) = (self.name(), &*due.endpoint.label);
-        match &found {
+        match found {
             Ok(()) => tracing::info!(upstream, endpoint, "back on probation"),
             Err(why) => tracing::info!(upstream, endpoint, "stays ejected: {why}"),
         }

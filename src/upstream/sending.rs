@@ -161,12 +161,13 @@ impl Drop for Turn {
         if !self.settled.get() {
             let now = Instant::now();
             let took = now.saturating_duration_since(self.start);
-            if let Some((watch, epoch)) = &self.watch
-                && self.lane.timed_out.get()
-            {
+            if !self.lane.timed_out.get() {
+                return self.end(Outcome::Abandoned(took), now);
+            }
+            if let Some((watch, epoch)) = &self.watch {
                 self.watched_as(watch, *epoch, Some(Failed::Gateway), now);
             }
-            self.end(Outcome::Abandoned(took), now);
+            self.end(Outcome::Failed(took), now);
         }
     }
 }

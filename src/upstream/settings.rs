@@ -69,7 +69,7 @@ pub struct Settings {
 
     #[serde(default, deserialize_with = "later::tls")]
     #[schemars(skip)]
-    tls: (),
+    tls: Refused,
 }
 
 impl Settings {
@@ -89,7 +89,7 @@ impl Settings {
             slow_start: None,
             panic_threshold: Panic::never(),
             discovery: None,
-            tls: (),
+            tls: Refused,
         }
     }
 
@@ -119,13 +119,19 @@ impl Panic {
     }
 }
 
+/// The value of a key that is refused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Refused;
+
 /// Keys of the contract that this version refuses: silence would mean that they work.
 mod later {
     use serde::de::{Deserializer, Error};
 
+    use super::Refused;
+
     macro_rules! refused {
         ($($key:ident)*) => {$(
-            pub(super) fn $key<'de, D: Deserializer<'de>>(_: D) -> Result<(), D::Error> {
+            pub(super) fn $key<'de, D: Deserializer<'de>>(_: D) -> Result<Refused, D::Error> {
                 Err(D::Error::custom(concat!(
                     "`", stringify!($key), "` is not supported by this version yet: remove it"
                 )))

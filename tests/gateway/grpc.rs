@@ -209,7 +209,7 @@ async fn our_own_failures_are_grpc_statuses_never_html_or_http() {
         .await
         .expect_err("a failure");
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
-    gateway.flagged("URX", 1).await;
+    gateway.flagged("UF", 1).await;
     gateway.flagged("NR", 1).await;
 }
 

@@ -108,7 +108,7 @@ upstreams:
         Some("text/html; charset=utf-8")
     );
     let absent = gateway.get("/absent").await;
-    assert!(absent.text().contains("URX"), "{}", absent.text());
+    assert!(absent.text().contains("UF"), "{}", absent.text());
     let json =
         "GET /missing HTTP/1.1\r\nhost: x\r\naccept: application/json\r\nconnection: close\r\n\r\n";
     assert_eq!(

@@ -215,10 +215,6 @@ fn unknown_keys_are_all_reported_and_hide_nothing_else() {
         "a:\n  requests: 1\n",
         &["a: the key `per` is missing in `a`"],
     );
-    fails::<Settled>(
-        "{mirror: 1, requests: 1, per: 1s}",
-        &["mirror: `mirror` is not supported by this version yet (remove it)"],
-    );
     fails::<TextOrMap>(
         "{heade: x}",
         &["heade: unknown key `heade` in a route (did you mean `header`?)"],

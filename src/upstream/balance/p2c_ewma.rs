@@ -2,7 +2,9 @@
 //!
 //! "Power of two choices" (Mitzenmacher, 2001) with the peak-sensitive moving average of Finagle: a
 //! slow answer counts at once, a fast one slowly, and what has not been seen for a while fades, so
-//! that an endpoint that was slow is tried again.
+//! that an endpoint that was slow is tried again. A failure costs extra, and that fades sooner: an
+//! endpoint that is back shall have its share within seconds, and asking one that is not costs one
+//! request.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,13 @@ const DECAY_SECONDS: f64 = 10.0;
 
 /// What a failure costs at least. Refusing is fast, and without this it would look attractive.
 const PENALTY: Duration = Duration::from_millis(500);
+
+/// The time in which a failure fades to 1/e of its cost: an endpoint that answers within milliseconds
+/// is tried again after four to six times as long.
+const FORGIVE_SECONDS: f64 = 1.0;
+
+/// After so many seconds nothing is left of a failure.
+const FORGIVEN_SECONDS: u64 = 30;
 
 /// What a request in flight costs where no latency is known yet.
 const UNKNOWN: f64 = 1.0;
@@ -36,6 +45,9 @@ struct Load {
     latency: f64,
     /// When `latency` was true.
     at: Instant,
+    /// What the last failure cost, in seconds; 0 if there was none lately.
+    penalty: f64,
+    failed_at: Instant,
     pending: u32,
     /// What a request in flight counts: less at a heavier endpoint, 1 on average.
     each: f64,
@@ -47,6 +59,8 @@ impl P2cEwma {
         let unknown = Load {
             latency: 0.0,
             at: start.now,
+            penalty: 0.0,
+            failed_at: start.now,
             pending: 0,
             each: 1.0,
         };
@@ -80,11 +94,15 @@ impl P2cEwma {
             return f64::INFINITY;
         };
         let pending = f64::from(load.pending) * load.each;
-        if load.latency == 0.0 {
+        let cost = if load.latency == 0.0 {
             UNKNOWN * pending
         } else {
-            load.latency * load.faded(now) * (pending + 1.0)
+            load.latency * faded(load.at, now, DECAY_SECONDS) * (pending + 1.0)
+        };
+        if load.penalty == 0.0 {
+            return cost;
         }
+        cost + load.penalty * faded(load.failed_at, now, FORGIVE_SECONDS)
     }
 }
 
@@ -113,7 +131,7 @@ impl Choose for P2cEwma {
         load.pending = load.pending.saturating_sub(1);
         match outcome {
             Outcome::Answered(took) => load.observe(took.as_secs_f64(), now),
-            Outcome::Failed(took) => load.observe(took.max(PENALTY).as_secs_f64(), now),
+            Outcome::Failed(took) => load.fail(took, now),
             // It would have taken longer than this; how much longer nobody knows.
             Outcome::Abandoned(took) if took.as_secs_f64() > load.latency => {
                 load.observe(took.as_secs_f64(), now);
@@ -124,17 +142,9 @@ impl Choose for P2cEwma {
 }
 
 impl Load {
-    /// What is left of the last observation's weight: e^-x, nearly.
-    ///
-    /// (1 + x/16)^-16 falls the same way and takes a fifth of the time of the real function, which
-    /// is called three times a request.
-    fn faded(&self, now: Instant) -> f64 {
-        let age = now.saturating_duration_since(self.at);
-        let base = 1.0 + age.as_secs_f64() * (1.0 / 16.0 / DECAY_SECONDS);
-        let squared = base * base;
-        let fourth = squared * squared;
-        let eighth = fourth * fourth;
-        1.0 / (eighth * eighth)
+    fn fail(&mut self, took: Duration, now: Instant) {
+        self.penalty = took.max(PENALTY).as_secs_f64();
+        self.failed_at = now;
     }
 
     fn observe(&mut self, took: f64, now: Instant) {
@@ -143,11 +153,30 @@ impl Load {
         self.latency = if took > self.latency {
             took
         } else {
-            let old = self.faded(now);
+            let old = faded(self.at, now, DECAY_SECONDS);
             self.latency * old + took * (1.0 - old)
         };
         self.at = now;
+        if self.penalty != 0.0 {
+            let since = now.saturating_duration_since(self.failed_at);
+            if since.as_secs() >= FORGIVEN_SECONDS {
+                self.penalty = 0.0;
+            }
+        }
     }
+}
+
+/// What is left of an observation's weight: e^-x, nearly, where x counts `decay` seconds.
+///
+/// (1 + x/16)^-16 falls the same way and takes a fifth of the time of the real function, which is
+/// called three times a request.
+fn faded(at: Instant, now: Instant, decay: f64) -> f64 {
+    let age = now.saturating_duration_since(at);
+    let base = 1.0 + age.as_secs_f64() * (1.0 / 16.0 / decay);
+    let squared = base * base;
+    let fourth = squared * squared;
+    let eighth = fourth * fourth;
+    1.0 / (eighth * eighth)
 }
 
 #[cfg(test)]
@@ -224,10 +253,14 @@ mod tests {
         for random in [0, u64::MAX, 1 << 40] {
             assert_eq!(balancer.pick(&choice(random, start)), Some(1));
         }
-        // Endpoint 1 keeps answering; endpoint 0 fades.
-        let later = start + Duration::from_secs(100);
-        balancer.settle(1, Outcome::Answered(MS), later);
-        assert_eq!(balancer.pick(&choice(0, later)), Some(0));
+        // Endpoint 1 keeps answering; the failure of endpoint 0 fades.
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        balancer.settle(1, Outcome::Answered(MS), after(3));
+        assert!(balancer.cost(0, after(3)) > balancer.cost(1, after(3)));
+        balancer.settle(1, Outcome::Answered(MS), after(10));
+        assert!(balancer.cost(0, after(10)) < balancer.cost(1, after(10)));
+        balancer.settle(0, Outcome::Answered(MS), after(40));
+        assert_eq!(balancer.loads.get(0).expect("known").penalty, 0.0);
     }
 
     #[test]
