@@ -86,8 +86,11 @@ async fn run_balanced(fault: Fault, upstream: &str) -> Run {
         failed.is_empty(),
         "{fault:?}: clients saw failures:\n{failed}"
     );
+    // Slowness is found out by no check and ends by no clock: what `p2c_ewma` remembers of it fades, within ten
+    // seconds to a third. So when such an endpoint is back is told above, and not required.
+    let is_slow = matches!(fault, Fault::Slowed | Fault::Lossy);
     assert!(
-        run.recovery.is_some(),
+        run.recovery.is_some() || is_slow,
         "{fault:?}: not back within {RECOVERY:?}"
     );
     run
