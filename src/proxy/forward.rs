@@ -355,7 +355,7 @@ fn strip_hop_by_hop(head: &mut ResponseHead) {
         for name in named.map(str::trim) {
             // It may not take away what says how long the body is.
             if !name.eq_ignore_ascii_case("content-length")
-                && let Ok(name) = http::HeaderName::try_from(name)
+                && let Ok(name) = HeaderName::try_from(name)
             {
                 fields.remove(name);
             }
