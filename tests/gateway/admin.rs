@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::harness::program::Program;
-use crate::harness::{Gateway, Upstream, eventually, get};
+use crate::harness::{Gateway, Upstream, eventually, get, request};
 
 const ROUTES: &str = "routes:\n  - {name: ok, match: {path: /}, handler: {respond: {body: ok}}}\n";
 
@@ -48,14 +48,17 @@ async fn upstreams_are_shown_as_they_stand_with_the_reason_why_an_endpoint_is_sk
 upstreams:
   up:
     endpoints: [\"{}\", \"{absent}\"]
-    health_check: {{tcp: {{}}, interval: 100ms, timeout: 1s}}
+    health_check: {{tcp: {{}}, interval: 1s}}
     panic_threshold: 0%
 ",
         up.address
     ))
     .await;
     let admin = gateway.address("admin");
-    let ask = async || get(admin, "/v1/upstreams").await.json()["upstreams"][0].take();
+    let ask = async || {
+        let head = "GET /v1/upstreams HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        request(admin, head).await.json()["upstreams"][0].take()
+    };
     let seen = eventually("both endpoints checked", ask, |seen| {
         let why = seen["endpoints"][1]["why"].as_str().unwrap_or_default();
         seen["endpoints"][0]["condition"] == "ready" && why.starts_with("fails its health check: ")
