@@ -173,7 +173,7 @@ async fn send(
         route,
         nature,
         idle: idle(exchange, &route.timeouts),
-        spare: again::keep(request, route, nature),
+        spare: again::keep(request, lane, route, nature),
         stay: again::stay(lane, &request.head),
     };
     if hedge::is_for(&tries) {
