@@ -122,10 +122,14 @@ impl Choose for P2cEwma {
         };
         let worse = one != two && self.cost(one, choice.now) > clearly * self.cost(two, choice.now);
         let number = if worse { two } else { one };
+        self.begin(number);
+        Some(number)
+    }
+
+    fn begin(&mut self, number: u32) {
         if let Some(load) = self.loads.get_mut(number) {
             load.pending += 1;
         }
-        Some(number)
     }
 
     fn settle(&mut self, number: u32, outcome: Outcome, now: Instant) {
