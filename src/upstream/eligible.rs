@@ -34,6 +34,19 @@ pub enum Condition {
     Disabled,
 }
 
+impl Condition {
+    /// As operators read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
 /// Where one endpoint stands.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing<'a> {

@@ -4,6 +4,7 @@
 //! DNS later is seen only when the upstream's section changes.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
@@ -20,7 +21,7 @@ use crate::base::key;
 /// The heaviest endpoint: ten thousand times the lightest.
 const MAX_WEIGHT: u32 = 10_000;
 
-/// One entry of `endpoints:`.
+/// One entry of `endpoints:`; an address that is there twice counts with both weights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointSettings {
     /// Where it is.
@@ -94,6 +95,26 @@ impl Endpoint {
     pub fn tcp(&self) -> Option<SocketAddr> {
         self.address.tcp()
     }
+}
+
+/// Each address once, in the order of the list: one that is written several times, or that several
+/// names lead to, has all of its weights together.
+pub(super) fn merged(list: Vec<Endpoint>) -> Vec<Endpoint> {
+    let mut places: HashMap<Address, usize> = HashMap::new();
+    let mut merged: Vec<Endpoint> = Vec::with_capacity(list.len());
+    for endpoint in list {
+        let known = places.get(&endpoint.address).copied();
+        match known.and_then(|place| merged.get_mut(place)) {
+            Some(first) => {
+                first.weight = first.weight.saturating_add(endpoint.weight).min(MAX_WEIGHT);
+            }
+            None => {
+                places.insert(endpoint.address.clone(), merged.len());
+                merged.push(endpoint);
+            }
+        }
+    }
+    merged
 }
 
 impl EndpointSettings {
@@ -316,6 +337,25 @@ mod tests {
             error.contains("`does-not-exist.invalid` cannot be resolved"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn an_address_that_is_there_twice_has_both_weights() {
+        let check = |list: &[(&str, u32)], expected: &[(&str, u32)]| {
+            let endpoint = |(address, weight): &(&str, u32)| {
+                let address = address.parse().expect("an address");
+                Endpoint::new(address, *weight, None)
+            };
+            let found = merged(list.iter().map(endpoint).collect());
+            let found = found.iter().map(|each| (&*each.label, each.weight));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{list:?}");
+        };
+        let (a, b) = ("127.0.0.1:1", "unix:/b");
+        check(&[], &[]);
+        check(&[(b, 1), (a, 2)], &[(b, 1), (a, 2)]);
+        check(&[(a, 1), (b, 1), (a, 1)], &[(a, 2), (b, 1)]);
+        check(&[(a, 0), (a, 3), (a, 4)], &[(a, 7)]);
+        check(&[(a, 9_000), (a, 9_000)], &[(a, 10_000)]);
     }
 
     #[test]

@@ -15,8 +15,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use crate::upstream::discovery::{self, Found};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::health::active;
-use crate::upstream::members::Members;
-use crate::upstream::roster::Due;
+use crate::upstream::members::{Member, Members};
+use crate::upstream::roster::{Changes, Due};
 use crate::upstream::{Settings, Upstream};
 
 /// How often it looks for what is due.
@@ -62,18 +62,31 @@ impl Upstream {
             endpoint
         });
         let endpoints: Vec<_> = endpoints.collect();
-        tracing::info!(
-            upstream = self.name(),
-            endpoints = endpoints.len(),
-            "discovered"
-        );
+        let (upstream, count) = (self.name(), endpoints.len());
         let now = Instant::now();
-        self.change(now, |roster| roster.list(endpoints, now));
+        let changes = self.change(now, |roster| roster.list(endpoints, now));
+        let Changes {
+            added,
+            removed,
+            changed,
+        } = changes;
+        if changes == Changes::default() {
+            tracing::debug!(upstream, endpoints = count, "discovered nothing new");
+        } else {
+            tracing::info!(
+                upstream,
+                endpoints = count,
+                added,
+                removed,
+                changed,
+                "discovered"
+            );
+        }
         self.discovered.send_replace(true);
     }
 
     fn not_found(&self, why: &str) {
-        let kept = self.members().all().count();
+        let kept = self.members().present().count();
         tracing::warn!(
             upstream = self.name(),
             kept,
@@ -105,21 +118,21 @@ async fn check(settings: &Settings, upstream: &Weak<Upstream>) -> Infallible {
         return pending().await;
     };
     let mut checks = FuturesUnordered::new();
-    let mut running: HashMap<u32, (Arc<Endpoint>, AbortHandle)> = HashMap::new();
+    let mut running: HashMap<u32, (Member, AbortHandle)> = HashMap::new();
     let mut changed = match upstream.upgrade() {
         Some(upstream) => upstream.changed.subscribe(),
         None => return pending().await,
     };
     loop {
         if let Some(members) = upstream.upgrade().map(|upstream| upstream.members()) {
-            running.retain(|number, (endpoint, check)| {
-                let stays = is_there(&members, *number, endpoint);
+            running.retain(|_, (member, check)| {
+                let stays = is_there(&members, member);
                 if !stays {
                     check.abort();
                 }
                 stays
             });
-            for member in members.all() {
+            for member in members.present() {
                 if running.contains_key(&member.number) {
                     continue;
                 }
@@ -136,7 +149,7 @@ async fn check(settings: &Settings, upstream: &Weak<Upstream>) -> Infallible {
                 };
                 let (abort, registration) = AbortHandle::new_pair();
                 checks.push(Abortable::new(check, registration));
-                running.insert(number, (endpoint, abort));
+                running.insert(number, (member.clone(), abort));
             }
         }
         tokio::select! {
@@ -149,11 +162,15 @@ async fn check(settings: &Settings, upstream: &Weak<Upstream>) -> Infallible {
     }
 }
 
-/// True if the number still stands for that endpoint, and somebody wants to know how it is.
-fn is_there(members: &Members, number: u32, endpoint: &Endpoint) -> bool {
-    members
-        .get(number)
-        .is_some_and(|member| member.endpoint.address == endpoint.address && !member.has_left())
+/// True if that endpoint is still there, or there again, but has not been away in between.
+fn is_there(members: &Members, known: &Member) -> bool {
+    let member = members.get(known.number);
+    member.is_some_and(|member| {
+        !member.has_left()
+            && member.visit == known.visit
+            && member.endpoint.address == known.endpoint.address
+            && member.endpoint.host == known.endpoint.host
+    })
 }
 
 /// Does what is due, until the upstream is gone.
@@ -179,7 +196,9 @@ async fn look(settings: &Settings, upstream: &Weak<Upstream>) {
         let now = Instant::now();
         if every.is_some_and(|every| now.saturating_duration_since(compared) >= every) {
             compared = now;
-            upstream.change(now, |roster| roster.compare(fastrand::u64(..), now));
+            for (number, reason) in upstream.change(now, |roster| roster.compare(now)) {
+                upstream.eject(number, reason, fastrand::u64(..), now);
+            }
         }
         for due in upstream.due(now) {
             probes.push(Box::pin(async move {
@@ -208,14 +227,16 @@ impl Upstream {
     }
 
     fn probed(&self, due: &Due, found: &Result<(), String>) {
+        let now = Instant::now();
+        let told = self.change(now, |roster| match found {
+            Ok(()) => roster.readmit(due.number),
+            Err(_) => roster.prolong(due.number, fastrand::u64(..), now),
+        });
         let (upstream, endpoint) = (self.name(), &*due.endpoint.label);
         match found {
+            _ if !told => {}
             Ok(()) => tracing::info!(upstream, endpoint, "back on probation"),
             Err(why) => tracing::info!(upstream, endpoint, "stays ejected: {why}"),
         }
-        let now = Instant::now();
-        self.change(now, |roster| {
-            roster.probed(due.number, found.is_ok(), fastrand::u64(..), now);
-        });
     }
 }

@@ -330,7 +330,10 @@ impl Lane {
             .stay
             .and_then(|hash| table.find(hash, options.avoid));
         let endpoint = match stays {
-            Some(endpoint) => endpoint,
+            Some(endpoint) => {
+                table.balancer.begin(endpoint);
+                endpoint
+            }
             None => table.balancer.pick(&Choice {
                 avoid: options.avoid,
                 key: options.key,
@@ -411,10 +414,7 @@ impl Table {
             let member = members.get(number).filter(|member| !member.has_left())?;
             Some(match before.and_then(|before| before.site(member)) {
                 Some(site) => Rc::clone(site),
-                None => {
-                    let endpoint = Arc::clone(&member.endpoint);
-                    Rc::new(Site::new(upstream, endpoint, number, tally))
-                }
+                None => Rc::new(Site::new(upstream, member, tally)),
             })
         };
         let sites = (0..members.size()).map(site).collect();
@@ -435,7 +435,9 @@ impl Table {
     /// What there is for an endpoint, if it is still the same.
     fn site(&self, member: &Member) -> Option<&Rc<Site>> {
         let site = self.sites.get(member.number as usize)?.as_ref()?;
-        (site.endpoint.address == member.endpoint.address).then_some(site)
+        let (old, new) = (&site.endpoint, &member.endpoint);
+        // Another weight or zone is no reason for new connections.
+        (old.address == new.address && old.host == new.host).then_some(site)
     }
 
     /// The candidate with that hash, unless it is to be avoided.

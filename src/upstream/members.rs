@@ -33,6 +33,10 @@ pub struct Member {
     pub why: Box<str>,
     /// Counts its failures, where outliers are ejected.
     pub(super) watch: Option<Arc<outlier::Watch>>,
+    /// Held by whoever has a connection or a request there.
+    pub(super) in_use: Arc<()>,
+    /// How often it has come back to the list: what was begun in an earlier visit means nothing now.
+    pub(super) visit: u32,
 }
 
 impl Member {
@@ -62,6 +66,11 @@ impl Members {
     /// Every endpoint that is known, by ascending number.
     pub fn all(&self) -> impl Iterator<Item = &Member> {
         self.slots.iter().flatten()
+    }
+
+    /// Those that the list has now: all but those that have left and drain.
+    pub fn present(&self) -> impl Iterator<Item = &Member> {
+        self.all().filter(|member| !member.has_left())
     }
 
     /// The endpoint of a number; none if it is not known any more.

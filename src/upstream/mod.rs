@@ -49,7 +49,7 @@ pub use settings::{PoolSettings, Protocol, Settings, Timeouts};
 use crate::telemetry::metrics::{EndpointState, UpstreamSeries};
 use crate::upstream::health::outlier::Reason;
 use crate::upstream::limits::Limits;
-use crate::upstream::roster::Roster;
+use crate::upstream::roster::{Roster, Verdict};
 
 /// A named group of endpoints.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub struct Upstream {
     version: AtomicU64,
     /// The same for the keeper, which waits for it.
     changed: watch::Sender<()>,
-    /// True once discovery has answered, or failed, for the first time.
+    /// True once discovery has answered, or failed, for the first time, or its list was taken over.
     discovered: watch::Sender<bool>,
     limits: Limits,
     retired: AtomicBool,
@@ -77,7 +77,8 @@ impl Upstream {
     /// Builds an upstream; resolves host names, and so may block: not for a worker's thread.
     ///
     /// `zone` is where this process runs, as far as it is known. What the upstream `before` this one
-    /// has found by the same discovery is taken over, so that a reload never begins with nothing.
+    /// has found by the same discovery is taken over, and what it knows of endpoints by the same checks
+    /// and the same rules for outliers: a reload never begins with nothing.
     ///
     /// # Errors
     /// A sentence for the operator, when a host name cannot be resolved.
@@ -99,12 +100,16 @@ impl Upstream {
             && before.settings.discovery == settings.discovery
         {
             let members = before.members();
-            let there = members.all().filter(|member| !member.has_left());
+            let there = members.present();
             endpoints.extend(there.map(|member| Endpoint::clone(&member.endpoint)));
         }
+        let is_known = settings.discovery.is_none() || !endpoints.is_empty();
         let now = Instant::now();
         let mut roster = Roster::new(settings, zone);
-        roster.list(endpoints, now);
+        roster.list(endpoint::merged(endpoints), now);
+        if let Some(before) = before {
+            roster.inherit(&before.roster());
+        }
         let members = roster.members(now);
         Ok(Arc::new(Self {
             name: name.into(),
@@ -115,7 +120,7 @@ impl Upstream {
             members: ArcSwap::from_pointee(members),
             version: AtomicU64::new(0),
             changed: watch::Sender::new(()),
-            discovered: watch::Sender::new(settings.discovery.is_none()),
+            discovered: watch::Sender::new(is_known),
             limits: Limits::new(&settings.limits),
             retired: AtomicBool::new(false),
             informs: Arc::default(),
@@ -238,16 +243,20 @@ impl Upstream {
     #[cold]
     fn eject(&self, number: u32, reason: Reason, random: u64, now: Instant) {
         let why = reason.to_string();
-        let ejected = self.change(now, |roster| roster.eject(number, reason, random, now));
+        let verdict = self.change(now, |roster| roster.eject(number, reason, random, now));
         let members = self.members();
         let endpoint = members
             .get(number)
             .map_or("", |member| &member.endpoint.label);
         let upstream = self.name();
-        if ejected {
-            tracing::warn!(upstream, endpoint, "ejected after {why}");
-        } else {
-            tracing::debug!(upstream, endpoint, "not ejected after {why}: too many are");
+        match verdict {
+            Verdict::Ejected => tracing::warn!(upstream, endpoint, "ejected after {why}"),
+            Verdict::TooMany => tracing::debug!(
+                upstream,
+                endpoint,
+                "not ejected after {why}: as many are out as may be (outlier.max_ejected)"
+            ),
+            Verdict::Out => {}
         }
     }
 }

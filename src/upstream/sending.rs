@@ -130,7 +130,7 @@ impl Turn {
             watch.add(u64::from(failed.is_none()), u64::from(failed.is_some()));
         }
         match failed {
-            None => watch.success(),
+            None => watch.success(epoch),
             Some(failed) => {
                 if let Some(reason) = watch.failure(failed, epoch) {
                     upstream.eject(self.endpoint, reason, self.lane.random(), now);

@@ -123,11 +123,23 @@ async fn without_a_policy_what_was_never_sent_goes_elsewhere() {
         reason = "a count"
     )]
     retries(&gateway, "succeeded", failures as u32).await;
-    let attempts: Vec<_> = [logged(&gateway, "/0").await, logged(&gateway, "/1").await]
-        .iter()
-        .map(|line| line["attempts"].as_u64())
-        .collect();
-    assert!(attempts.contains(&Some(2)), "{attempts:?}");
+    let lines = [logged(&gateway, "/0").await, logged(&gateway, "/1").await];
+    for line in &lines {
+        let said: Vec<_> = line["tries"].as_array().into_iter().flatten().collect();
+        match line["attempts"].as_u64() {
+            // What there is to say of it is said of the request.
+            Some(1) => assert!(said.is_empty(), "{line}"),
+            Some(2) => {
+                assert_eq!(said[0]["endpoint"], absent.to_string(), "{line}");
+                assert_eq!(said[0]["flag"], "UF", "{line}");
+                assert_eq!(said[1]["endpoint"], up.address.to_string(), "{line}");
+                assert_eq!(said[1]["status"], 200, "{line}");
+                assert!(said[1]["duration_ms"].is_f64(), "{line}");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert!(lines.iter().any(|line| line["attempts"] == 2), "{lines:?}");
 }
 
 #[tokio::test]

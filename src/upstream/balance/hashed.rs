@@ -56,10 +56,15 @@ impl Hashed {
             return self.number(order.next()?);
         }
         let number = self.first(order, if self.are_all(avoid) { &[] } else { avoid })?;
+        self.begin(number);
+        Some(number)
+    }
+
+    /// A request starts there.
+    pub(super) fn begin(&mut self, number: u32) {
         if let Some((_, flights)) = &mut self.bounded {
             flights.start(number);
         }
-        Some(number)
     }
 
     /// A request has ended.

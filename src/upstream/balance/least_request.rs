@@ -36,6 +36,10 @@ impl Choose for LeastRequest {
         Some(number)
     }
 
+    fn begin(&mut self, number: u32) {
+        self.flights.start(number);
+    }
+
     fn settle(&mut self, number: u32, _: Outcome, _: Instant) {
         self.flights.end(number);
     }

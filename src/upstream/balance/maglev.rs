@@ -45,6 +45,10 @@ impl Choose for Maglev {
         self.hashed.take(probes(&self.table, key), choice.avoid)
     }
 
+    fn begin(&mut self, number: u32) {
+        self.hashed.begin(number);
+    }
+
     fn settle(&mut self, number: u32, _: Outcome, _: Instant) {
         self.hashed.settle(number);
     }

@@ -77,6 +77,9 @@ trait Choose {
     /// The endpoint for a request; none if there is no candidate. It counts as started.
     fn pick(&mut self, choice: &Choice<'_>) -> Option<u32>;
 
+    /// A request starts at an endpoint that something else has chosen.
+    fn begin(&mut self, _number: u32) {}
+
     /// What became of a request; its endpoint may have left since.
     fn settle(&mut self, _number: u32, _outcome: Outcome, _now: Instant) {}
 }
@@ -95,6 +98,11 @@ macro_rules! policies {
         impl Balance {
             /// Every kind, as it is written.
             const KINDS: &'static [&'static str] = &[$(stringify!($kind)),*];
+
+            /// The kind, as it is written.
+            pub const fn kind(&self) -> &'static str {
+                match self { $(Self::$Type { .. } => stringify!($kind),)* }
+            }
 
             /// A kind that stands alone.
             fn bare<E: Error>(kind: &str) -> Result<Self, E> {
@@ -136,6 +144,10 @@ macro_rules! policies {
         impl Choose for Policy {
             fn pick(&mut self, choice: &Choice<'_>) -> Option<u32> {
                 match self {$( Self::$Type(policy) => policy.pick(choice), )*}
+            }
+
+            fn begin(&mut self, number: u32) {
+                match self {$( Self::$Type(policy) => policy.begin(number), )*}
             }
 
             fn settle(&mut self, number: u32, outcome: Outcome, now: Instant) {
@@ -210,6 +222,11 @@ impl Balancer {
     /// Every pick is to be followed by one [`Self::settle`], at this balancer or the one after it.
     pub fn pick(&mut self, choice: &Choice<'_>) -> Option<u32> {
         self.policy.pick(choice)
+    }
+
+    /// A request starts at an endpoint that its client stays with; to be settled like a pick.
+    pub fn begin(&mut self, number: u32) {
+        self.policy.begin(number);
     }
 
     /// What became of a picked endpoint's request; harmless if the endpoint has left since.

@@ -13,7 +13,11 @@ use crate::upstream::balance::slots::Slots;
 use crate::upstream::balance::{Candidate, Choice, Choose, Outcome, Start};
 
 /// The time in which an observation fades to 1/e of its weight.
-const DECAY_SECONDS: f64 = 10.0;
+///
+/// Finagle has ten seconds; then one pause of half a second keeps an endpoint that answers within
+/// milliseconds away for forty. With two, an endpoint that is ten times slower is tried again every
+/// five seconds, which is still a small share of any traffic worth balancing.
+const DECAY_SECONDS: f64 = 2.0;
 
 /// What a failure costs at least. Refusing is fast, and without this it would look attractive.
 const PENALTY: Duration = Duration::from_millis(500);
@@ -118,10 +122,14 @@ impl Choose for P2cEwma {
         };
         let worse = one != two && self.cost(one, choice.now) > clearly * self.cost(two, choice.now);
         let number = if worse { two } else { one };
+        self.begin(number);
+        Some(number)
+    }
+
+    fn begin(&mut self, number: u32) {
         if let Some(load) = self.loads.get_mut(number) {
             load.pending += 1;
         }
-        Some(number)
     }
 
     fn settle(&mut self, number: u32, outcome: Outcome, now: Instant) {

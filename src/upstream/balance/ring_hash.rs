@@ -59,6 +59,10 @@ impl Choose for RingHash {
         self.hashed.take(clockwise(&self.points, key), choice.avoid)
     }
 
+    fn begin(&mut self, number: u32) {
+        self.hashed.begin(number);
+    }
+
     fn settle(&mut self, number: u32, _: Outcome, _: Instant) {
         self.hashed.settle(number);
     }

@@ -291,3 +291,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_request_that_stays_with_its_endpoint_counts_there() {
+    let bounded = r#"{"maglev": {"by": "client_ip", "bounded_load": "101%"}}"#;
+    for json in [r#""least_request""#, r#""p2c_ewma""#, bounded] {
+        let balance: Balance = serde_json::from_str(json).expect(json);
+        let now = Instant::now();
+        let mut balancer = Balancer::new(&balance, &candidates(&[1, 1]), 0, now, None);
+        for _ in 0..30 {
+            balancer.begin(0);
+        }
+        for random in 0..20 {
+            let choice = choice(u64::MAX / 20 * random, now);
+            assert_eq!(balancer.pick(&choice), Some(1), "{json}");
+        }
+        // They are settled as all others are.
+        for number in [0; 30].into_iter().chain([1; 20]) {
+            balancer.settle(number, Outcome::Abandoned(Duration::ZERO), now);
+        }
+        for _ in 0..30 {
+            balancer.begin(1);
+        }
+        assert_eq!(balancer.pick(&choice(7, now)), Some(0), "{json}");
+    }
+}

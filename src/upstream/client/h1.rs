@@ -319,7 +319,7 @@ async fn connect(site: &Rc<Site>, permit: Option<Permit>) -> Result<Connection, 
     spawn_local(Drive {
         connection: connection.with_upgrades(),
         link: Rc::clone(&link),
-        _open: Open::new(&site.tally, permit),
+        _open: Open::new(site, permit),
     });
     Ok(Connection { sender, link })
 }

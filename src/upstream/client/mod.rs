@@ -29,7 +29,7 @@ use crate::upstream::connect::{self, Socket};
 use crate::upstream::failure::{Cause, Failure, words};
 use crate::upstream::idle_limit::IdleLimit;
 use crate::upstream::pool::{self, Pool};
-use crate::upstream::{Endpoint, Protocol, Upstream};
+use crate::upstream::{Endpoint, Member, Protocol, Upstream};
 
 pub(super) use bound::Bound;
 use bound::Permit;
@@ -81,15 +81,19 @@ impl Tally {
 struct Open {
     tally: Rc<Tally>,
     _permit: Option<Permit>,
+    /// The endpoint drains until its last connection is closed, even if the site is gone by then.
+    _in_use: Arc<()>,
 }
 
 impl Open {
-    fn new(tally: &Rc<Tally>, permit: Option<Permit>) -> Self {
+    fn new(site: &Site, permit: Option<Permit>) -> Self {
+        let tally = &site.tally;
         tally.open.set(tally.open.get() + 1);
         tally.connects.set(tally.connects.get() + 1);
         Self {
             tally: Rc::clone(tally),
             _permit: permit,
+            _in_use: Arc::clone(&site.in_use),
         }
     }
 }
@@ -106,6 +110,7 @@ impl Drop for Open {
 pub(super) struct Site {
     pub(super) endpoint: Arc<Endpoint>,
     number: u32,
+    in_use: Arc<()>,
     connect_timeout: Duration,
     connection_age: Duration,
     connections: Connections,
@@ -128,17 +133,13 @@ enum Connections {
 }
 
 impl Site {
-    pub(super) fn new(
-        upstream: &Arc<Upstream>,
-        endpoint: Arc<Endpoint>,
-        number: u32,
-        tally: &Rc<Tally>,
-    ) -> Self {
+    pub(super) fn new(upstream: &Arc<Upstream>, member: &Member, tally: &Rc<Tally>) -> Self {
         let settings = upstream.settings();
         let idle = settings.pool.idle_timeout.0;
         Self {
-            endpoint,
-            number,
+            endpoint: Arc::clone(&member.endpoint),
+            number: member.number,
+            in_use: Arc::clone(&member.in_use),
             connect_timeout: settings.timeouts.connect.0,
             connection_age: settings.pool.connection_age.0,
             connections: match settings.protocol {

@@ -38,10 +38,9 @@ fn bounded(
     let bound = Bound::new(Arc::clone(&slots), queue);
     let tally = Rc::new(Tally::new(Instant::now()).bounded(bound));
     let members = upstream.members();
-    let sites = members.all().map(|member| {
-        let endpoint = Arc::clone(&member.endpoint);
-        Rc::new(Site::new(&upstream, endpoint, member.number, &tally))
-    });
+    let sites = members
+        .all()
+        .map(|member| Rc::new(Site::new(&upstream, member, &tally)));
     Lane {
         sites: sites.collect(),
         slots,

@@ -108,7 +108,7 @@ impl Connection {
             connection: Rc::downgrade(&connection),
             site: Rc::downgrade(site),
             pulse: Rc::clone(&pulse),
-            _open: Open::new(&site.tally, permit),
+            _open: Open::new(site, permit),
         });
         connection.hear_settings(site, &pulse, left).await?;
         Ok(connection)

@@ -23,6 +23,14 @@ impl Record {
         until
     }
 
+    /// The time is over, and the endpoint cannot be reached: says until when it sits out further. That is
+    /// no repetition, for no request has failed: it comes back soon after whatever was down is up.
+    pub fn prolonged(&mut self, settings: &Settings, random: u64, now: Instant) -> Instant {
+        let until = now + ejection(settings, 1, random);
+        self.mark = Some(until);
+        until
+    }
+
     /// Forgets one ejection for each length of `ejection` that has passed since the last one's end.
     pub fn decay(&mut self, settings: &Settings, now: Instant) {
         let step = settings.ejection.0;
@@ -112,6 +120,21 @@ mod tests {
         check(&mut record, 1000, 0);
         let later = now + 1001 * SECOND;
         assert_eq!(record.ejected(&settings, 0, later) - later, SECOND * 30);
+    }
+
+    #[test]
+    fn who_cannot_be_reached_is_asked_again_soon_however_often() {
+        let settings = Settings::default();
+        let start = Instant::now();
+        let mut record = Record::default();
+        let mut until = record.ejected(&settings, 0, start);
+        for _ in 0..20 {
+            let now = until;
+            until = record.prolonged(&settings, 0, now);
+            assert_eq!(until - now, SECOND * 30);
+            assert_eq!(record.times(), 1);
+        }
+        assert_eq!(record.ejected(&settings, 0, until) - until, SECOND * 60);
     }
 
     #[test]

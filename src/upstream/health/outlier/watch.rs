@@ -54,10 +54,11 @@ impl Watch {
         Epoch(self.word.load(Relaxed) >> EPOCH)
     }
 
-    /// A request was answered.
+    /// A request that was sent in that epoch was answered.
     #[inline]
-    pub fn success(&self) {
-        if self.word.load(Relaxed) & STAINS != 0 {
+    pub fn success(&self, sent: Epoch) {
+        let word = self.word.load(Relaxed);
+        if word & STAINS != 0 && word >> EPOCH == sent.0 {
             self.word.fetch_and(!STAINS, Relaxed);
         }
     }
@@ -169,7 +170,7 @@ mod tests {
         for (at, (event, expected)) in events.iter().enumerate() {
             let reason = match event {
                 Success => {
-                    watch.success();
+                    watch.success(watch.epoch());
                     None
                 }
                 Failure(kind) => watch.failure(*kind, watch.epoch()),
@@ -253,6 +254,8 @@ mod tests {
         for _ in 0..10 {
             assert_eq!(watch.failure(Gateway, before), None);
         }
+        // Nor does a late answer end the probation.
+        watch.success(before);
         assert_eq!(
             watch.failure(Gateway, watch.epoch()),
             Some(Reason::Probation)

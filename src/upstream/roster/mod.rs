@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use crate::upstream::Settings;
 use crate::upstream::eligible::{self, Condition, Eligible, Rules, Standing};
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::health::active::Report;
+use crate::upstream::health::active::{self, Report};
 use crate::upstream::health::outlier::{self, Reason};
 use crate::upstream::members::{Member, Members};
+use crate::upstream::settings::Protocol;
 
 /// How long a number rests after its endpoint has left.
 const REST: Duration = Duration::from_mins(5);
@@ -25,8 +26,8 @@ pub(super) struct Roster {
     entries: Vec<Option<Entry>>,
     numbers: HashMap<Box<str>, u32>,
     rules: Rules,
-    /// Endpoints take requests only after their first check.
-    checked: bool,
+    /// How endpoints are checked: if they are, they take requests only after their first check.
+    check: Option<(active::Settings, Protocol)>,
     outlier: Option<outlier::Settings>,
     /// When a weight in slow start changes next.
     next_change: Option<Instant>,
@@ -35,6 +36,10 @@ pub(super) struct Roster {
 #[derive(Debug)]
 struct Entry {
     endpoint: Arc<Endpoint>,
+    /// Held by whoever has a connection or a request there.
+    in_use: Arc<()>,
+    /// How often it has come back to the list.
+    visit: u32,
     /// What the last check said; none before the first.
     report: Option<Report>,
     watch: Option<Arc<outlier::Watch>>,
@@ -66,6 +71,26 @@ pub(super) struct Due {
     pub endpoint: Arc<Endpoint>,
 }
 
+/// How a list differs from the one before.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub added: usize,
+    pub removed: usize,
+    /// Those with another weight, zone or name.
+    pub changed: usize,
+}
+
+/// What became of the wish to eject an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It sits out from now on.
+    Ejected,
+    /// It takes no requests anyway: it is ejected already, or has left.
+    Out,
+    /// It stays, for as many are out as may be.
+    TooMany,
+}
+
 impl Roster {
     pub(super) fn new(settings: &Settings, zone: Option<&str>) -> Self {
         Self {
@@ -77,68 +102,102 @@ impl Roster {
                 panic_threshold: settings.panic_threshold.0.0,
                 slow_start: settings.slow_start.map(|period| period.0),
             },
-            checked: settings.health_check.is_some(),
+            check: settings
+                .health_check
+                .clone()
+                .map(|check| (check, settings.protocol)),
             outlier: settings.outlier.clone(),
             next_change: None,
         }
     }
 
-    /// The list is this now: who is new comes in, who is missing leaves.
-    pub(super) fn list(&mut self, endpoints: Vec<Endpoint>, now: Instant) {
+    /// The list is this now: who is new comes in, who is missing leaves. Of those with one label the
+    /// first counts.
+    pub(super) fn list(&mut self, endpoints: Vec<Endpoint>, now: Instant) -> Changes {
+        let mut changes = Changes::default();
         let first = self.entries.is_empty();
-        let mut missing: Vec<bool> = self.entries.iter().map(Option::is_some).collect();
+        let mut listed = vec![false; self.entries.len()];
         for endpoint in endpoints {
-            let known = self.numbers.get(&endpoint.label).copied();
-            let entry = known.and_then(|number| {
-                if let Some(missing) = missing.get_mut(number as usize) {
-                    *missing = false;
+            let number = self.numbers.get(&endpoint.label).copied();
+            let Some(number) = number.or_else(|| self.admit(&endpoint, first)) else {
+                continue;
+            };
+            let place = number as usize;
+            if place >= listed.len() {
+                listed.resize(place + 1, false);
+            }
+            let Some(listed) = listed.get_mut(place).filter(|listed| !**listed) else {
+                continue;
+            };
+            *listed = true;
+            let outlier = self.outlier.as_ref();
+            if let Some(Some(entry)) = self.entries.get_mut(place) {
+                if entry.visit == 0 || entry.left.is_some() {
+                    changes.added += 1;
+                    entry.come_back(outlier);
+                } else if *entry.endpoint != endpoint {
+                    changes.changed += 1;
                 }
-                self.entries.get_mut(number as usize)?.as_mut()
-            });
-            match entry {
-                Some(entry) => entry.renew(endpoint),
-                None => self.admit(endpoint, first),
+                entry.renew(endpoint);
             }
         }
-        for (entry, _) in self
-            .entries
-            .iter_mut()
-            .zip(missing)
-            .filter(|(_, gone)| *gone)
-        {
-            if let Some(entry) = entry {
-                entry.left.get_or_insert(now);
-                entry.ready_since = None;
+        let entries = self.entries.iter_mut().zip(listed);
+        for entry in entries.filter_map(|(entry, listed)| entry.as_mut().filter(|_| !listed)) {
+            changes.removed += usize::from(entry.left.is_none());
+            entry.leave(now);
+        }
+        changes
+    }
+
+    /// Takes over what an earlier roster knows of endpoints that are in both, where it was learned in the
+    /// same way: nobody begins anew because another key of the upstream was changed.
+    pub(super) fn inherit(&mut self, before: &Self) {
+        let is_checked_alike = self.check == before.check;
+        let is_watched_alike = self.outlier == before.outlier;
+        for entry in self.entries.iter_mut().flatten() {
+            let number = before.numbers.get(&entry.endpoint.label);
+            let known = number.and_then(|number| before.entries.get(*number as usize)?.as_ref());
+            let Some(known) = known.filter(|known| known.left.is_none()) else {
+                // Among those that were there it is new.
+                entry.seasoned &= before.numbers.is_empty();
+                continue;
+            };
+            if is_checked_alike {
+                entry.report.clone_from(&known.report);
             }
+            if is_watched_alike {
+                entry.watch.clone_from(&known.watch);
+                entry.record.clone_from(&known.record);
+                entry.ejected = known.ejected.as_ref().map(Ejection::unprobed);
+            }
+            entry.ready_since = known.ready_since;
+            entry.seasoned = known.seasoned;
         }
     }
 
-    fn admit(&mut self, endpoint: Endpoint, seasoned: bool) {
+    /// Gives a new endpoint a number.
+    fn admit(&mut self, endpoint: &Endpoint, seasoned: bool) -> Option<u32> {
         let place = self.entries.iter().position(Option::is_none);
         let place = place.unwrap_or_else(|| {
             self.entries.push(None);
             self.entries.len() - 1
         });
-        let Ok(number) = u32::try_from(place) else {
-            return;
-        };
+        let number = u32::try_from(place).ok()?;
         self.numbers.insert(endpoint.label.clone(), number);
-        if let Some(entry) = self.entries.get_mut(place) {
-            *entry = Some(Entry {
-                endpoint: Arc::new(endpoint),
-                report: None,
-                watch: self
-                    .outlier
-                    .as_ref()
-                    .map(|of| Arc::new(outlier::Watch::new(of))),
-                record: outlier::Record::default(),
-                ejected: None,
-                left: None,
-                shown: false,
-                ready_since: None,
-                seasoned,
-            });
-        }
+        *self.entries.get_mut(place)? = Some(Entry {
+            endpoint: Arc::new(endpoint.clone()),
+            in_use: Arc::new(()),
+            visit: 0,
+            report: None,
+            watch: None,
+            record: outlier::Record::default(),
+            ejected: None,
+            left: None,
+            shown: false,
+            ready_since: None,
+            seasoned,
+        });
+        Some(number)
     }
 
     fn entry(&mut self, number: u32) -> Option<&mut Entry> {
@@ -152,36 +211,45 @@ impl Roster {
         }
     }
 
-    /// An endpoint has failed too often: it sits out, unless too many do. Says whether it does.
-    pub(super) fn eject(&mut self, number: u32, reason: Reason, random: u64, now: Instant) -> bool {
-        let Some(settings) = &self.outlier else {
-            return false;
+    /// An endpoint has failed too often: it sits out, unless too many do.
+    ///
+    /// Who fails its health check is out as well, so it counts; who has no weight never was in.
+    pub(super) fn eject(
+        &mut self,
+        number: u32,
+        reason: Reason,
+        random: u64,
+        now: Instant,
+    ) -> Verdict {
+        let Some(settings) = self.outlier.clone() else {
+            return Verdict::Out;
         };
-        let present = self.entries.iter().flatten().filter(|e| e.left.is_none());
-        let (mut endpoints, mut ejected) = (0, 0);
-        for entry in present {
-            endpoints += 1;
-            ejected += usize::from(entry.ejected.is_some());
+        let checked = self.check.is_some();
+        let (mut endpoints, mut out) = (0, 0);
+        for (other, entry) in (0_u32..).zip(&self.entries) {
+            if let Some(entry) = entry.as_ref().filter(|entry| entry.serves()) {
+                endpoints += 1;
+                let is_out = entry.condition(checked) != Condition::Ready;
+                out += usize::from(is_out && other != number);
+            }
         }
-        if !outlier::may_eject(ejected, endpoints, settings.max_ejected) {
-            return false;
-        }
-        let settings = settings.clone();
-        let Some(entry) = self.entry(number) else {
-            return false;
+        let entry = self.entry(number).filter(|entry| entry.serves());
+        let Some(entry) = entry.filter(|entry| entry.ejected.is_none()) else {
+            return Verdict::Out;
         };
-        if entry.ejected.is_some() || entry.left.is_some() {
-            return false;
+        if !outlier::may_eject(out, endpoints, settings.max_ejected) {
+            return Verdict::TooMany;
         }
         entry.ejected = Some(Ejection {
             until: entry.record.ejected(&settings, random, now),
             reason,
             probing: false,
         });
-        true
+        Verdict::Ejected
     }
 
-    /// Those whose time is over; each is handed out once, and then owed a [`Self::probed`].
+    /// Those whose time is over; each is handed out once, and then owed a [`Self::readmit`] or a
+    /// [`Self::prolong`].
     pub(super) fn due(&mut self, now: Instant) -> Vec<Due> {
         let entries = (0..).zip(&mut self.entries);
         let due = entries.filter_map(|(number, entry)| {
@@ -199,32 +267,39 @@ impl Roster {
         due.collect()
     }
 
-    /// What probing an ejected endpoint has found: it comes back on probation, or sits out longer.
-    pub(super) fn probed(&mut self, number: u32, reachable: bool, random: u64, now: Instant) {
-        let Some(settings) = self.outlier.clone() else {
-            return;
+    /// An ejected endpoint can be reached: it comes back, on probation. False if nobody waits for that
+    /// any more, since it has left meanwhile.
+    pub(super) fn readmit(&mut self, number: u32) -> bool {
+        let entry = self.entry(number);
+        let Some(entry) = entry.filter(|entry| entry.is_probed()) else {
+            return false;
         };
-        let Some(entry) = self.entry(number) else {
-            return;
-        };
-        let Some(ejection) = &mut entry.ejected else {
-            return;
-        };
-        if reachable {
-            entry.ejected = None;
-            if let Some(watch) = &entry.watch {
-                watch.readmit();
-            }
-        } else {
-            ejection.probing = false;
-            ejection.until = entry.record.ejected(&settings, random, now);
+        entry.ejected = None;
+        // Before anybody can see that it is back: no request of the new epoch is counted in the old.
+        if let Some(watch) = &entry.watch {
+            watch.readmit();
         }
+        true
     }
 
-    /// Ejects who answers clearly worse than the others; to be called once an interval.
-    pub(super) fn compare(&mut self, random: u64, now: Instant) {
+    /// An ejected endpoint cannot be reached: it sits out longer. False as with [`Self::readmit`].
+    pub(super) fn prolong(&mut self, number: u32, random: u64, now: Instant) -> bool {
+        let settings = self.outlier.clone();
+        let entry = self.entry(number).filter(|entry| entry.is_probed());
+        let (Some(settings), Some(entry)) = (settings, entry) else {
+            return false;
+        };
+        if let Some(ejection) = &mut entry.ejected {
+            ejection.probing = false;
+            ejection.until = entry.record.prolonged(&settings, random, now);
+        }
+        true
+    }
+
+    /// Who answers clearly worse than the others, the worst first; to be called once an interval.
+    pub(super) fn compare(&mut self, now: Instant) -> Vec<(u32, Reason)> {
         let Some(settings) = self.outlier.clone() else {
-            return;
+            return Vec::new();
         };
         let mut rates = Vec::new();
         for (number, entry) in (0..).zip(&mut self.entries) {
@@ -239,15 +314,13 @@ impl Roster {
                 }
             }
         }
-        for (number, reason) in outlier::by_success_rate(&settings, &rates) {
-            self.eject(number, reason, random, now);
-        }
+        outlier::by_success_rate(&settings, &rates)
     }
 
     /// True while an endpoint waits for its first check.
     pub(super) fn awaits_checks(&self) -> bool {
         let waits = |entry: &Entry| entry.left.is_none() && entry.report.is_none();
-        self.checked && self.entries.iter().flatten().any(waits)
+        self.check.is_some() && self.entries.iter().flatten().any(waits)
     }
 
     /// True if the time alone may have changed what follows.
@@ -262,7 +335,7 @@ impl Roster {
     /// What follows for requests now.
     pub(super) fn members(&mut self, now: Instant) -> Members {
         self.forget(now);
-        let checked = self.checked;
+        let checked = self.check.is_some();
         for entry in self.entries.iter_mut().flatten() {
             let is_ready = entry.condition(checked) == Condition::Ready;
             if !is_ready {
@@ -303,18 +376,50 @@ impl Roster {
     }
 }
 
-impl Entry {
-    /// The list has it again, perhaps with another weight or zone.
-    fn renew(&mut self, endpoint: Endpoint) {
-        if self.left.take().is_some() {
-            // Nothing that was known is true of what runs there now.
-            self.report = None;
-            self.ejected = None;
-            self.ready_since = None;
+impl Ejection {
+    /// The same, as somebody knows it who has no probe under way.
+    fn unprobed(&self) -> Self {
+        Self {
+            until: self.until,
+            reason: self.reason,
+            probing: false,
         }
+    }
+}
+
+impl Entry {
+    /// The list has it, perhaps with another weight or zone.
+    fn renew(&mut self, endpoint: Endpoint) {
         if *self.endpoint != endpoint {
             self.endpoint = Arc::new(endpoint);
         }
+    }
+
+    /// It was not in the list before. Nothing that was known is true of what runs there now.
+    fn come_back(&mut self, outlier: Option<&outlier::Settings>) {
+        self.visit = self.visit.wrapping_add(1).max(1);
+        self.left = None;
+        self.report = None;
+        self.watch = outlier.map(|of| Arc::new(outlier::Watch::new(of)));
+        self.record = outlier::Record::default();
+    }
+
+    /// The list does not have it.
+    fn leave(&mut self, now: Instant) {
+        self.left.get_or_insert(now);
+        // Whoever probes it need not tell.
+        self.ejected = None;
+    }
+
+    /// True if it takes requests when nothing is wrong with it.
+    fn serves(&self) -> bool {
+        self.left.is_none() && self.endpoint.weight > 0
+    }
+
+    fn is_probed(&self) -> bool {
+        self.ejected
+            .as_ref()
+            .is_some_and(|ejection| ejection.probing)
     }
 
     fn condition(&self, checked: bool) -> Condition {
@@ -365,13 +470,15 @@ impl Entry {
             condition: self.condition(checked),
             why: self.why(checked),
             watch: self.watch.clone(),
+            in_use: Arc::clone(&self.in_use),
+            visit: self.visit,
         })
     }
 
     /// True while a worker has connections or requests there.
     fn is_used(&self) -> bool {
         // The roster has it once, the current members once more.
-        Arc::strong_count(&self.endpoint) > 1 + usize::from(self.shown)
+        Arc::strong_count(&self.in_use) > 1 + usize::from(self.shown)
     }
 
     fn has_drained(&self) -> bool {
@@ -383,3 +490,6 @@ impl Entry {
         self.left.is_some_and(|left| since(left) >= REST) && !self.shown && !self.is_used()
     }
 }
+
+#[cfg(test)]
+mod tests;
