@@ -135,17 +135,10 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     }
     has("docs/metrics.md", "metrics");
     has("docs/telemetry.md", "flags");
-    for key in [
-        "health_check",
-        "outlier",
-        "limits",
-        "pool",
-        "affinity",
-        "zones",
-    ] {
-        has("docs/upstreams.md", &format!("settings upstreams.*.{key}"));
-    }
-    for key in ["discovery.dns", "discovery.file", "balance.maglev"] {
+    // Their keys are not in the table of the whole.
+    let keys = "endpoints[] balance.maglev zones affinity discovery.dns discovery.file health_check \
+                outlier limits pool timeouts";
+    for key in keys.split_whitespace() {
         has("docs/upstreams.md", &format!("settings upstreams.*.{key}"));
     }
     for place in [
