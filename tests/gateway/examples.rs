@@ -88,8 +88,9 @@ fn the_readmes_configuration_and_commands_work() {
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
     {
+        let file = link.split('#').next().unwrap_or_default();
         assert!(
-            link.starts_with("http") || project(link).exists(),
+            link.starts_with("http") || project(file).exists(),
             "{link} leads nowhere"
         );
     }
