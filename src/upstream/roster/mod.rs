@@ -31,6 +31,8 @@ pub(super) struct Roster {
     outlier: Option<outlier::Settings>,
     /// When a weight in slow start changes next.
     next_change: Option<Instant>,
+    /// Whether a panic was told of that is not over.
+    panicking: bool,
 }
 
 #[derive(Debug)]
@@ -108,6 +110,7 @@ impl Roster {
                 .map(|check| (check, settings.protocol)),
             outlier: settings.outlier.clone(),
             next_change: None,
+            panicking: false,
         }
     }
 
@@ -323,6 +326,13 @@ impl Roster {
         self.check.is_some() && self.entries.iter().flatten().any(waits)
     }
 
+    /// True if that is worth telling of; a start, when nobody has been checked yet, is no panic.
+    pub(super) fn is_news(&mut self, panicking: bool) -> bool {
+        let is_news = panicking != self.panicking && !self.awaits_checks();
+        self.panicking ^= is_news;
+        is_news
+    }
+
     /// True if the time alone may have changed what follows.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let due = |entry: &Entry| {
@@ -340,7 +350,8 @@ impl Roster {
             let is_ready = entry.condition(checked) == Condition::Ready;
             if !is_ready {
                 entry.ready_since = None;
-                entry.seasoned = false;
+                // Until its first check, nothing is known against it.
+                entry.seasoned &= entry.is_unchecked();
             } else if entry.ready_since.is_none() {
                 entry.ready_since = Some(now);
             }
@@ -414,6 +425,10 @@ impl Entry {
     /// True if it takes requests when nothing is wrong with it.
     fn serves(&self) -> bool {
         self.left.is_none() && self.endpoint.weight > 0
+    }
+
+    fn is_unchecked(&self) -> bool {
+        self.report.is_none() && self.left.is_none() && self.ejected.is_none()
     }
 
     fn is_probed(&self) -> bool {

@@ -220,7 +220,7 @@ fn who_comes_back_is_new() {
     scene.report("a", "");
     scene.report("b", "refused");
     assert!(!scene.roster.awaits_checks());
-    assert_eq!(scene.eject("a"), Verdict::Ejected);
+    assert_eq!(scene.eject("a"), Ejected);
     scene.shows("a! b?");
     let watch = scene.watch("a");
     scene.pass(31 * SECOND);
@@ -233,7 +233,7 @@ fn who_comes_back_is_new() {
     let a = scene.number("a");
     assert!(!scene.roster.readmit(a) && !scene.roster.prolong(a, 0, scene.now));
     scene.report("a", "");
-    assert_eq!(scene.eject("a"), Verdict::Ejected);
+    assert_eq!(scene.eject("a"), Ejected);
     assert!(!scene.roster.readmit(a), "nobody probes it yet");
     scene.pass(29 * SECOND);
     assert_eq!(scene.due(), "");
@@ -303,7 +303,7 @@ fn an_ejection_ends_on_probation_where_the_endpoint_can_be_reached() {
     let a = scene.number("a");
     let watch = scene.watch("a");
     let early = watch.epoch();
-    assert_eq!(scene.eject("a"), Verdict::Ejected);
+    assert_eq!(scene.eject("a"), Ejected);
     scene.shows("a! b+");
     assert_eq!(
         &*scene.members.get(a).expect("a").why,
@@ -335,7 +335,7 @@ fn an_ejection_ends_on_probation_where_the_endpoint_can_be_reached() {
         watch.failure(failed, watch.epoch()),
         Some(Reason::Probation)
     );
-    assert_eq!(scene.eject("a"), Verdict::Ejected);
+    assert_eq!(scene.eject("a"), Ejected);
     scene.pass(19 * SECOND);
     assert_eq!(scene.due(), "");
     scene.pass(SECOND);
@@ -429,6 +429,16 @@ fn only_who_becomes_ready_later_than_the_first_starts_slowly() {
     scene.pass(45 * SECOND);
     assert_eq!(weights(&scene), [1, 1, 1]);
     assert!(!scene.roster.is_due(scene.now + 1000 * SECOND));
+    // Those that only wait for their first check are no later than the first.
+    let mut checked = Scene::new(r#"{"slow_start": "90s", "health_check": {"tcp": {}}}"#);
+    checked.list("a b c");
+    checked.report("a", "");
+    checked.pass(SECOND);
+    checked.report("b", "");
+    checked.report("c", "refused");
+    assert_eq!(weights(&checked), [1, 1]);
+    checked.report("c", "");
+    assert_eq!(weights(&checked), [10, 10, 1]);
     // Ill, and well again.
     scene.report("b", "refused");
     assert_eq!(weights(&scene), [1, 1]);

@@ -257,7 +257,7 @@ pub(crate) fn complete(yaml: &str) -> String {
 }
 
 fn is_ready(line: &str) -> bool {
-    line.split_whitespace().any(|word| word == "ready")
+    line.contains("revision=") && line.split_whitespace().any(|word| word == "ready")
 }
 
 /// The name and address of a line such as `listening name=public address=127.0.0.1:43123`.

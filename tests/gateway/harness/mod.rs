@@ -9,6 +9,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod metrics;
 pub(crate) mod program;
+pub(crate) mod service;
 pub(crate) mod upstream;
 pub(crate) mod websocket;
 
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub(crate) use conn::Conn;
 pub(crate) use gateway::Gateway;
 pub(crate) use http1::{Answer, Head, get, request};
+pub(crate) use service::Service;
 pub(crate) use upstream::{Received, Upstream};
 
 /// Long enough for a loaded machine: it only passes when something is broken.

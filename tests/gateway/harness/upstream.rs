@@ -60,6 +60,15 @@ impl Upstream {
         Fut: Future<Output = ()> + Send + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_on(listener, behave)
+    }
+
+    /// The same on a socket that listens already.
+    pub(crate) fn start_on<F, Fut>(listener: TcpListener, behave: F) -> Self
+    where
+        F: Fn(Peer) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
         let address = listener.local_addr().expect("an address");
         let seen = Seen::new();
         let shared = Arc::clone(&seen);
