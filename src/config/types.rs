@@ -231,7 +231,7 @@ impl Retry {
         on: Cow::Borrowed(&[
             Condition::ConnectFailure,
             Condition::RefusedStream,
-            Condition::Closed,
+            Condition::StaleConnection,
         ]),
         ..Self::SECTION
     };

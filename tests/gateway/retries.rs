@@ -154,6 +154,17 @@ async fn without_a_policy_nothing_that_was_sent_is_tried_again() {
 }
 
 #[tokio::test]
+async fn without_a_policy_a_used_connection_that_ends_is_nobodys_fault() {
+    for (method, status) in [("GET", 200), ("POST", 502)] {
+        let up = scripted(&[Says(OK), Closes, Says(OK)]).await;
+        let gateway = gateway(&[&up.address], "").await;
+        assert_eq!(gateway.get("/").await.status, 200);
+        let answer = request(gateway.public(), with_body(method, "/", "")).await;
+        assert_eq!(answer.status, status, "{method}");
+    }
+}
+
+#[tokio::test]
 async fn one_attempt_means_never_again() {
     let (absent, up) = (Upstream::absent(), scripted(&[Says(OK)]).await);
     let gateway = gateway(&[&absent, &up.address], ", retry: {attempts: 1}").await;

@@ -226,6 +226,7 @@ impl Site {
             address: self.tcp(),
             detail,
             unprocessed,
+            reused: false,
             request: None,
         })
     }
