@@ -214,6 +214,22 @@ impl Gateway {
         async move { soon(&what, found).await.expect(&what) }
     }
 
+    /// Waits until so many lines of the log have these words.
+    #[track_caller]
+    pub(crate) fn logs_times(&self, words: &str, times: usize) -> impl Future<Output = ()> {
+        let what = format!("{times} lines with {words:?} in the log");
+        let (errors, words) = (self.program.errors.clone(), words.to_owned());
+        let count = move || {
+            let lines = errors.lines();
+            let count = lines.iter().filter(|line| line.contains(&words)).count();
+            async move { count }
+        };
+        let counted = eventually(what, count, move |count| *count >= times);
+        async move {
+            counted.await;
+        }
+    }
+
     /// Waits for a line on standard output, where the access log goes.
     #[track_caller]
     pub(crate) fn prints(&self, words: &str) -> impl Future<Output = String> {

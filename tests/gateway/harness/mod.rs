@@ -3,6 +3,7 @@
 //! Nothing here sleeps to wait: every wait is for an event, and has a deadline.
 
 pub(crate) mod conn;
+pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod grpc;
 pub(crate) mod http1;

@@ -84,6 +84,11 @@ impl Service {
             .send_modify(|released| *released += count);
     }
 
+    /// Lets every request go that is held now.
+    pub(crate) fn release_all(&self) {
+        self.state.released.send_replace(self.held());
+    }
+
     /// Waits until so many requests in all were held.
     pub(crate) async fn holds(&self, count: usize) {
         let mut held = self.state.held.subscribe();
