@@ -287,6 +287,7 @@ impl Lane {
         for site in self.table.borrow().sites.iter().flatten() {
             site.sweep(now);
         }
+        self.tally.share();
     }
 
     /// Connections that were made, and that could not be, since this was last asked.

@@ -1,8 +1,9 @@
 //! The bound on connections (`limits.connections`), and the line of requests that wait for one.
 //!
 //! All workers take from the same slots, but each waits for itself: for a connection of its own that
-//! comes back, for one of its own that closes, and at its tick for what other workers gave up. Where
-//! nothing bounds them, none of this costs anything.
+//! comes back, for one of its own that closes, and at its tick for what other workers gave up, which
+//! do so at theirs with a connection that is idle. Where nothing bounds them, none of this costs
+//! anything.
 
 use std::cell::{Cell, RefCell};
 use std::pin::pin;
@@ -70,11 +71,21 @@ impl Bound {
 
     /// Closes an idle connection of the site that has most of them, `but` one; false if none has any.
     fn make_room(&self, but: &Site) -> bool {
+        self.close_idle(|site| !std::ptr::eq(site, but))
+    }
+
+    /// Closes an idle connection where requests of other workers wait for one; at each tick, so that
+    /// nobody waits for what this worker does not use. Those of its own would have taken it.
+    pub(in crate::upstream) fn share(&self) {
+        if self.queue.waiting() > 0 && self.slots.is_full() {
+            self.close_idle(|_| true);
+        }
+    }
+
+    fn close_idle(&self, of: impl Fn(&Site) -> bool) -> bool {
         let sites = self.sites.borrow();
-        let others = sites.iter().filter_map(Weak::upgrade);
-        let most = others
-            .filter(|site| !std::ptr::eq(&raw const **site, but))
-            .max_by_key(|site| site.idle());
+        let sites = sites.iter().filter_map(Weak::upgrade);
+        let most = sites.filter(|site| of(site)).max_by_key(|site| site.idle());
         most.is_some_and(|site| site.close_oldest())
     }
 }

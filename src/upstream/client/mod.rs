@@ -71,6 +71,13 @@ impl Tally {
         }
     }
 
+    /// Gives an idle connection up where another worker waits for one.
+    pub(super) fn share(&self) {
+        if let Some(bound) = &self.bound {
+            bound.share();
+        }
+    }
+
     fn connect_failed(&self) {
         self.connect_failures.set(self.connect_failures.get() + 1);
     }

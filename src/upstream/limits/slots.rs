@@ -71,6 +71,11 @@ impl Slots {
         self.open.load(SeqCst)
     }
 
+    /// True while a worker that has a connection gets no other.
+    pub fn is_full(&self) -> bool {
+        self.open() >= self.limit
+    }
+
     /// What a request waits for in the queue.
     pub fn limit(&self) -> Room {
         Room::Connections(self.limit)
