@@ -10,6 +10,7 @@
 //!   what the binary really prints.
 #![cfg(test)]
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use std::process::Command;
 use retort::telemetry::decision::Flag;
 use retort::{config, handler, middleware};
 use serde_json::Value;
+
+use self::settings::Depth;
 
 #[path = "reference/settings.rs"]
 mod settings;
@@ -98,7 +101,9 @@ fn generated(what: &str, schema: &Value) -> Option<String> {
         "middleware" => settings::of_kind(schema, "Middleware", of),
         "handler" => settings::of_kind(schema, "Handler", of),
         // The settings at a place of the file, as in `listeners[].limits`.
-        "settings" => settings::at(schema, of),
+        "settings" => settings::at(schema, of, Depth::All),
+        // The same without what is inside of them, which then is elsewhere.
+        "keys" => settings::at(schema, of, Depth::First),
         "metrics" => Some(retort::telemetry::metrics::markdown()),
         "flags" => Some(flags()),
         _ => None,
@@ -130,9 +135,37 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     }
     has("docs/metrics.md", "metrics");
     has("docs/telemetry.md", "flags");
+    // Their keys are not in the table of the whole.
+    let keys = "endpoints[] balance.maglev zones affinity discovery.dns discovery.file health_check \
+                outlier limits pool timeouts";
+    for key in keys.split_whitespace() {
+        has("docs/upstreams.md", &format!("settings upstreams.*.{key}"));
+    }
+    for place in [
+        "routes[].retry",
+        "routes[].hedge",
+        "routes[].mirror",
+        "runtime.shedding",
+    ] {
+        has("docs/resilience.md", &format!("settings {place}"));
+    }
     for kind in middleware::PLANNED {
         assert!(page("docs/middlewares.md").contains(&format!("`{kind}`")));
     }
+}
+
+#[test]
+fn the_reference_has_every_key() {
+    let text = fs::read_to_string(project("config/reference.yaml")).expect("the reference");
+    let words: BTreeSet<&str> = text
+        .split(|c: char| !c.is_alphanumeric() && c != '_' && c != ':')
+        .filter_map(|word| word.strip_suffix(':'))
+        .collect();
+    let schema = serde_json::to_value(config::schema()).expect("JSON");
+    let mut keys = BTreeSet::new();
+    settings::keys(&schema, &mut keys);
+    let missing: Vec<_> = keys.iter().filter(|key| !words.contains(&***key)).collect();
+    assert!(missing.is_empty(), "config/reference.yaml: {missing:?}");
 }
 
 #[test]

@@ -9,11 +9,13 @@ use tonic::{Request, Response, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, health_reporter};
 
-use super::overview::Overview;
+use super::overview::{self, Overview};
 use super::v1::admin_server::{Admin, AdminServer};
-use super::v1::{self, GetStatusRequest, GetStatusResponse, LifecycleState, Reload, ReloadOutcome};
+use super::v1::{self, EndpointCondition, LifecycleState, Reload, ReloadOutcome};
+use super::v1::{GetStatusRequest, GetStatusResponse, ListUpstreamsRequest, ListUpstreamsResponse};
 use crate::base::lifecycle::{Lifecycle, State};
 use crate::telemetry::metrics;
+use crate::upstream::Condition;
 
 /// The name under which health says whether the process lives at all.
 const LIVENESS: &str = "liveness";
@@ -89,6 +91,49 @@ impl Admin for Service {
                 at: Some(timestamp(reload.at)),
             }),
         }))
+    }
+
+    async fn list_upstreams(
+        &self,
+        _: Request<ListUpstreamsRequest>,
+    ) -> Result<Response<ListUpstreamsResponse>, Status> {
+        let found = self.0.upstreams();
+        Ok(Response::new(ListUpstreamsResponse {
+            revision: found.revision,
+            upstreams: found.upstreams.into_iter().map(upstream).collect(),
+        }))
+    }
+}
+
+fn upstream(upstream: overview::Upstream) -> v1::Upstream {
+    v1::Upstream {
+        name: upstream.name,
+        protocol: upstream.protocol.to_owned(),
+        balance: upstream.balance.to_owned(),
+        panicking: upstream.panicking,
+        queued: upstream.queued,
+        endpoints: upstream.endpoints.into_iter().map(endpoint).collect(),
+    }
+}
+
+fn endpoint(endpoint: overview::Endpoint) -> v1::Endpoint {
+    v1::Endpoint {
+        address: endpoint.address,
+        zone: endpoint.zone.unwrap_or_default(),
+        weight: endpoint.weight,
+        share: endpoint.share,
+        condition: condition(endpoint.condition).into(),
+        why: endpoint.why.unwrap_or_default(),
+    }
+}
+
+fn condition(condition: Condition) -> EndpointCondition {
+    match condition {
+        Condition::Ready => EndpointCondition::Ready,
+        Condition::Unhealthy => EndpointCondition::Unhealthy,
+        Condition::Ejected => EndpointCondition::Ejected,
+        Condition::Draining => EndpointCondition::Draining,
+        Condition::Disabled => EndpointCondition::Disabled,
     }
 }
 

@@ -15,19 +15,50 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::overview::{Overview, Status};
+use super::overview::{Endpoint, Overview, Status, Upstream};
 use crate::base::address::Address;
 
 /// The routes of the JSON side, for the address on which they are reached.
 pub(super) fn routes(overview: Arc<dyn Overview>, address: Address) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/upstreams", get(upstreams))
         .route_layer(from_fn_with_state(Arc::new(address), guard))
         .with_state(overview)
 }
 
 async fn status(State(overview): State<Arc<dyn Overview>>) -> Json<Value> {
     Json(document(&overview.status()))
+}
+
+async fn upstreams(State(overview): State<Arc<dyn Overview>>) -> Json<Value> {
+    let found = overview.upstreams();
+    let upstreams: Vec<Value> = found.upstreams.iter().map(upstream).collect();
+    Json(json!({"revision": found.revision, "upstreams": upstreams}))
+}
+
+fn upstream(upstream: &Upstream) -> Value {
+    let endpoints: Vec<Value> = upstream.endpoints.iter().map(endpoint).collect();
+    json!({
+        "name": upstream.name,
+        "protocol": upstream.protocol,
+        "balance": upstream.balance,
+        "panicking": upstream.panicking,
+        "queued": upstream.queued,
+        "endpoints": endpoints,
+    })
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    json!({
+        "address": endpoint.address,
+        "zone": endpoint.zone,
+        "weight": endpoint.weight,
+        // People read this: four decimals are enough to compare.
+        "share": (endpoint.share * 1e4).round() / 1e4,
+        "condition": endpoint.condition.name(),
+        "why": endpoint.why,
+    })
 }
 
 fn document(status: &Status) -> Value {
@@ -56,7 +87,10 @@ pub(super) async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
         let status = tonic::Status::unimplemented(format!("there is no method {}", uri.path()));
         return status.into_http();
     }
-    let sentence = format!("there is no {}: try /v1/status", uri.path());
+    let sentence = format!(
+        "there is no {}: try /v1/status or /v1/upstreams",
+        uri.path()
+    );
     refusal(StatusCode::NOT_FOUND, &sentence)
 }
 

@@ -5,11 +5,15 @@ use std::time::{Duration, SystemTime};
 
 use crate::base::lifecycle::State;
 use crate::telemetry::metrics::Reload;
+use crate::upstream::Condition;
 
 /// Whoever knows everything: the application.
 pub trait Overview: Send + Sync {
     /// What the gateway is, and what it is doing.
     fn status(&self) -> Status;
+
+    /// Every upstream, as it stands now.
+    fn upstreams(&self) -> Upstreams;
 
     /// What readiness depends on besides the lifecycle.
     fn ready(&self) -> Vec<Check>;
@@ -47,6 +51,49 @@ pub struct LastReload {
     pub message: String,
     /// When it was read.
     pub at: SystemTime,
+}
+
+/// The upstreams of one configuration.
+#[derive(Debug, Clone)]
+pub struct Upstreams {
+    /// The number of that configuration.
+    pub revision: u64,
+    /// In the order of their names.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// A named group of endpoints.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Its name in the configuration.
+    pub name: String,
+    /// What its endpoints speak, as it is written.
+    pub protocol: &'static str,
+    /// How an endpoint is chosen, as it is written.
+    pub balance: &'static str,
+    /// True while so few endpoints are ready that all of them take requests.
+    pub panicking: bool,
+    /// Requests that wait for room under a limit.
+    pub queued: u32,
+    /// By the order in which they became known.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// One address of an upstream.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// As people read it.
+    pub address: String,
+    /// Where it runs, as far as it is known.
+    pub zone: Option<String>,
+    /// Its weight, as configured or discovered.
+    pub weight: u32,
+    /// Its part of the weight of all that take requests now, from 0 to 1; 0 if it is skipped.
+    pub share: f64,
+    /// What is known of it.
+    pub condition: Condition,
+    /// What keeps it from taking requests, in words.
+    pub why: Option<String>,
 }
 
 /// One condition of readiness.

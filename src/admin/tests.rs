@@ -12,13 +12,16 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::overview::{Check, LastReload, Status};
+use super::overview::{Check, LastReload, Status, Upstreams};
 use super::v1::admin_client::AdminClient;
-use super::v1::{GetStatusRequest, LifecycleState, ReloadOutcome};
+use super::v1::{
+    EndpointCondition, GetStatusRequest, LifecycleState, ListUpstreamsRequest, ReloadOutcome,
+};
 use super::*;
 use crate::base::address::Address;
 use crate::base::lifecycle::State;
 use crate::telemetry::metrics::{Metrics, Reload};
+use crate::upstream::Condition;
 
 const SECOND: Duration = Duration::from_secs(5);
 
@@ -42,6 +45,34 @@ impl Overview for Fake {
                 message: "3 problems".into(),
                 at: SystemTime::UNIX_EPOCH,
             }),
+        }
+    }
+
+    fn upstreams(&self) -> Upstreams {
+        let endpoint = |condition, share, why: Option<&str>| overview::Endpoint {
+            address: "127.0.0.1:9001".into(),
+            zone: why.map(|_| "eu-1a".into()),
+            weight: 2,
+            share,
+            condition,
+            why: why.map(Into::into),
+        };
+        Upstreams {
+            revision: 7,
+            upstreams: vec![overview::Upstream {
+                name: "orders".into(),
+                protocol: "http2",
+                balance: "maglev",
+                panicking: true,
+                queued: 3,
+                endpoints: vec![
+                    endpoint(Condition::Ready, 2.0 / 3.0, None),
+                    endpoint(Condition::Unhealthy, 1.0 / 3.0, Some("fails")),
+                    endpoint(Condition::Ejected, 0.0, Some("is ejected")),
+                    endpoint(Condition::Draining, 0.0, Some("has left")),
+                    endpoint(Condition::Disabled, 0.0, Some("is out")),
+                ],
+            }],
         }
     }
 
@@ -171,6 +202,42 @@ async fn grpc_and_json_tell_the_same_on_one_port() {
     assert_eq!(body["state"], "ready");
     assert_eq!(body["started_at"], "1970-01-01T00:00:00.000Z");
     assert_eq!(body["last_reload"]["outcome"], "refused");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn upstreams_are_listed_alike_by_grpc_and_json() {
+    let running = Running::admin(&loopback()).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let list = client.list_upstreams(ListUpstreamsRequest {}).await;
+    let list = list.expect("answers").into_inner();
+    let upstream = list.upstreams.first().expect("one");
+    assert_eq!((list.revision, upstream.name.as_str()), (7, "orders"));
+    assert_eq!((upstream.panicking, upstream.queued), (true, 3));
+    let [ready, unhealthy, ..] = upstream.endpoints.as_slice() else {
+        panic!("{upstream:?}");
+    };
+    assert_eq!((ready.weight, ready.share), (2, 2.0 / 3.0));
+    assert_eq!((ready.zone.as_str(), ready.why.as_str()), ("", ""));
+    assert_eq!(unhealthy.condition(), EndpointCondition::Unhealthy);
+    assert_eq!(unhealthy.why, "fails");
+
+    let body = running.get("/v1/upstreams").await;
+    let body = body.split_once("\r\n\r\n").expect("a head").1;
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    let same = &body["upstreams"][0];
+    assert_eq!((&body["revision"], &same["queued"]), (&7.into(), &3.into()));
+    assert_eq!(same["protocol"], "http2");
+    assert_eq!(same["balance"], "maglev");
+    let endpoints = same["endpoints"].as_array().expect("a list");
+    assert_eq!(endpoints[0]["share"], 0.6667);
+    assert!(endpoints[0]["why"].is_null() && endpoints[0]["zone"].is_null());
+    for (json, grpc) in endpoints.iter().zip(&upstream.endpoints) {
+        let name = json["condition"].as_str().expect("text").to_uppercase();
+        let condition = grpc.condition().as_str_name();
+        assert_eq!(condition, format!("ENDPOINT_CONDITION_{name}"));
+        assert_eq!(json["address"], grpc.address);
+    }
     running.end().await;
 }
 

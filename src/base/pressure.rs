@@ -310,7 +310,7 @@ impl<'de> Deserialize<'de> for Trigger {
                     return Ok(Trigger::At(share));
                 }
                 Err(E::custom(
-                    "requests can be refused neither from 0% on nor from 100% on: write a share between, such as `90%`, or `off`",
+                    "requests cannot be refused from 0% or 100% of a limit on: write a share between, such as `90%`, or `off`",
                 ))
             }
             fn visit_f64<E: de::Error>(self, number: f64) -> Result<Trigger, E> {

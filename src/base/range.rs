@@ -58,9 +58,12 @@ pub fn at_least<'de, const MIN: u64, D: Deserializer<'de>>(
     if period.0 >= min {
         return Ok(period);
     }
+    let written = match period.0 {
+        Duration::ZERO => "0".to_owned(),
+        time => format!("{time:?}"),
+    };
     Err(D::Error::custom(format!(
-        "{:?} is too short: write at least `{min:?}`",
-        period.0
+        "{written} is too short: write at least `{min:?}`"
     )))
 }
 
@@ -112,7 +115,7 @@ mod tests {
         assert_eq!(read("100ms"), Ok(Period(Duration::from_millis(100))));
         assert_eq!(
             read("0s"),
-            Err("0ns is too short: write at least `100ms`".to_owned())
+            Err("0 is too short: write at least `100ms`".to_owned())
         );
     }
 }

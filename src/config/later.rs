@@ -3,13 +3,14 @@
 //! Taking them silently would let people believe that they work; "unknown key" would let them
 //! believe that they misspelt. An entry goes as soon as its settings exist.
 
-/// Keys of a section's items; upstreams and middlewares know their own.
+/// Keys of a section's items; middlewares know their own.
 const KEYS: &[(&str, &[&str])] = &[
     ("telemetry", &["tracing"]),
     (
         "listeners",
         &["tls", "proxy_protocol", "original_destination"],
     ),
+    ("upstreams", &["tls"]),
 ];
 
 /// True if the items of a section will have that key.

@@ -226,9 +226,13 @@ pub struct Hedge {
 }
 
 impl Retry {
-    /// What holds where nothing was said: only what certainly did not run, and comes back untouched.
+    /// What holds where nothing was said: no answer is judged, only what had none is tried again.
     pub const DEFAULT: Self = Self {
-        on: Cow::Borrowed(&[Condition::ConnectFailure, Condition::RefusedStream]),
+        on: Cow::Borrowed(&[
+            Condition::ConnectFailure,
+            Condition::RefusedStream,
+            Condition::StaleConnection,
+        ]),
         ..Self::SECTION
     };
 

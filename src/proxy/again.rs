@@ -2,7 +2,6 @@
 //!
 //! [`retry`](crate::proxy::retry) decides; here is done what it says.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
@@ -23,27 +22,11 @@ use crate::proxy::{forward, inform};
 use crate::snapshot::Route;
 use crate::telemetry::decision::Flag;
 use crate::telemetry::metrics;
-use crate::upstream::{Lane, SendOptions, Sent};
+use crate::upstream::{Lane, Protocol, SendOptions, Sent};
 
-/// Whether requests without a body that may be repeated are kept where the route says nothing.
-///
-/// A copy of the head costs each of them some allocations; without it, a connection that dies after
-/// the request was written ends the request unless the route has a `retry` section.
-const KEPT_BY_DEFAULT: bool = false;
-
-/// What holds where a route says nothing.
-pub(crate) static DEFAULT: Retry = if KEPT_BY_DEFAULT {
-    Retry {
-        on: Cow::Borrowed(&[
-            Condition::ConnectFailure,
-            Condition::RefusedStream,
-            Condition::Closed,
-        ]),
-        ..Retry::DEFAULT
-    }
-} else {
-    Retry::DEFAULT
-};
+/// What holds where a route says nothing: whatever was certainly not begun is tried again, and what
+/// may be repeated and has no body is when its connection ends before the answer.
+pub(crate) static DEFAULT: Retry = Retry::DEFAULT;
 
 /// The policy of a route.
 pub(crate) fn policy(route: &Route) -> &Retry {
@@ -67,12 +50,17 @@ pub(crate) struct Spare {
 }
 
 /// Keeps a copy of a request where the route may have use for it; its body passes as before.
-pub(crate) fn keep(request: &mut Request, route: &Route, nature: Nature) -> Option<Box<Spare>> {
+pub(crate) fn keep(
+    request: &mut Request,
+    lane: &Lane,
+    route: &Route,
+    nature: Nature,
+) -> Option<Box<Spare>> {
     let wanted = match &route.retry {
         _ if nature == Nature::LeavesHttp => false,
         _ if route.hedge.is_some() && nature == Nature::Idempotent => true,
         Some(policy) => is_of_use(policy, nature),
-        None => is_kept_by_default(request, nature),
+        None => is_kept_by_default(request, lane, nature),
     };
     if !wanted {
         return None;
@@ -100,8 +88,14 @@ fn is_of_use(policy: &Retry, nature: Nature) -> bool {
         }
 }
 
-fn is_kept_by_default(request: &Request, nature: Nature) -> bool {
-    KEPT_BY_DEFAULT && nature == Nature::Idempotent && request.body.is_empty()
+/// A copy costs every request a little, so where the route says nothing it is kept only where it is
+/// needed sooner or later: connections of HTTP/1.1 end between two requests, and a GOAWAY or a
+/// refused stream of HTTP/2 may meet any request.
+fn is_kept_by_default(request: &Request, lane: &Lane, nature: Nature) -> bool {
+    match lane.upstream().settings().protocol {
+        Protocol::Http1 => nature == Nature::Idempotent && request.body.is_empty(),
+        Protocol::Http2 => true,
+    }
 }
 
 impl Spare {

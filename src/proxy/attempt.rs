@@ -130,7 +130,7 @@ impl Failed {
         let never = failure.unprocessed || request.is_some();
         Box::new(Self {
             endpoint: failure.endpoint,
-            as_what: retry::condition(&failure.cause),
+            as_what: retry::condition(&failure),
             ran: if never { Ran::Never } else { Ran::Maybe },
             request,
             failure: translate(failure),

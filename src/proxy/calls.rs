@@ -115,7 +115,7 @@ async fn send(
         };
         tried.extend(failure.endpoint);
         let ended = Ended::Failed {
-            as_what: retry::condition(&failure.cause),
+            as_what: retry::condition(&failure),
             ran: Ran::Never,
         };
         let verdict = {

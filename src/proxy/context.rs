@@ -23,9 +23,10 @@ use crate::proxy::upgrade::Switch;
 use crate::proxy::{Entered, Local};
 use crate::snapshot::publish::View;
 use crate::snapshot::{Listener, To};
-use crate::telemetry::access_log::Entry;
-use crate::telemetry::decision::{Decision, Flag};
+use crate::telemetry::access_log::{Entry, Try};
+use crate::telemetry::decision::{Attempt, Decision, Flag};
 use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
+use crate::upstream::Members;
 use crate::upstream::limits::Permit;
 
 /// Everything that is known of a request, from admission to its last byte.
@@ -291,11 +292,9 @@ impl Exchange {
             _ => None,
         };
         let members = upstream.map(|upstream| upstream.members());
-        let endpoint = self
-            .decision
-            .attempts
-            .last()
-            .and_then(|attempt| members.as_ref()?.get(attempt.endpoint));
+        let members = members.as_deref();
+        let attempts = &self.decision.attempts;
+        let tries = tries(attempts, members);
         let request_id = self
             .decision
             .request_id
@@ -319,8 +318,9 @@ impl Exchange {
             flag: self.decision.flag,
             detail: self.decision.detail.as_deref(),
             upstream: upstream.map(|upstream| upstream.name()),
-            endpoint: endpoint.map(|member| &*member.endpoint.label),
-            attempts: self.decision.attempts.len(),
+            endpoint: attempts.last().and_then(|one| label(one, members)),
+            attempts: attempts.len(),
+            tries: &tries,
             bytes_in: self
                 .received
                 .as_ref()
@@ -336,6 +336,25 @@ impl Exchange {
         };
         self.local.log(&snapshot.access_log, &entry);
     }
+}
+
+/// The attempts one by one, where there are several: a single one says no more than its request.
+fn tries<'a>(attempts: &[Attempt], members: Option<&'a Members>) -> Vec<Try<'a>> {
+    if attempts.len() < 2 {
+        return Vec::new();
+    }
+    let one = |attempt: &Attempt| Try {
+        endpoint: label(attempt, members),
+        took: attempt.took,
+        status: attempt.status,
+        flag: attempt.flag,
+    };
+    attempts.iter().map(one).collect()
+}
+
+fn label<'a>(attempt: &Attempt, members: Option<&'a Members>) -> Option<&'a str> {
+    let member = members?.get(attempt.endpoint)?;
+    Some(&member.endpoint.label)
 }
 
 impl Said {

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 
 use crate::base::body::Progress;
@@ -173,7 +173,7 @@ async fn send(
         route,
         nature,
         idle: idle(exchange, &route.timeouts),
-        spare: again::keep(request, route, nature),
+        spare: again::keep(request, lane, route, nature),
         stay: again::stay(lane, &request.head),
     };
     if hedge::is_for(&tries) {
@@ -346,12 +346,16 @@ fn answer_of(
 /// Takes away what belongs to the upstream's connection alone (RFC 9110, 7.6.1).
 fn strip_hop_by_hop(head: &mut ResponseHead) {
     let fields = &mut head.headers;
+    // One walk over a few names is cheaper than five look-ups, which mostly find nothing.
+    if !fields.iter().any(|(name, _)| is_hop_by_hop(name)) {
+        return;
+    }
     if let Some(connection) = fields.remove(header::CONNECTION) {
         let named = connection.to_str().unwrap_or_default().split(',');
         for name in named.map(str::trim) {
             // It may not take away what says how long the body is.
             if !name.eq_ignore_ascii_case("content-length")
-                && let Ok(name) = http::HeaderName::try_from(name)
+                && let Ok(name) = HeaderName::try_from(name)
             {
                 fields.remove(name);
             }
@@ -361,6 +365,13 @@ fn strip_hop_by_hop(head: &mut ResponseHead) {
     fields.remove("proxy-connection");
     fields.remove(header::TRANSFER_ENCODING);
     fields.remove(header::UPGRADE);
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    name == header::CONNECTION
+        || name == header::TRANSFER_ENCODING
+        || name == header::UPGRADE
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection")
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use http::{Method, StatusCode, header};
 
 use crate::base::message::ResponseHead;
 use crate::config::{Condition, Retry};
-use crate::upstream::{Cause, RetryBudget};
+use crate::upstream::{Cause, Failure, RetryBudget};
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,9 +151,13 @@ pub(crate) fn names(policy: &Retry, ended: Ended) -> bool {
     match ended {
         // No connection that works is no connection, wherever it broke.
         Ended::Failed {
-            as_what: Some(Condition::Closed),
+            as_what: Some(Condition::Closed | Condition::StaleConnection),
             ran: Ran::Never,
-        } => on.contains(&Condition::Closed) || on.contains(&Condition::ConnectFailure),
+        } if on.contains(&Condition::ConnectFailure) => true,
+        Ended::Failed {
+            as_what: Some(Condition::StaleConnection),
+            ..
+        } if on.contains(&Condition::Closed) => true,
         Ended::Failed { as_what, .. } => as_what.is_some_and(|what| on.contains(&what)),
         Ended::Answered { status, grpc } => {
             let code = status.as_u16();
@@ -212,10 +216,11 @@ pub(crate) fn nature(method: &Method, policy: &Retry) -> Nature {
 }
 
 /// What a failure is called in a policy.
-pub(crate) fn condition(cause: &Cause) -> Option<Condition> {
-    match cause {
+pub(crate) fn condition(failure: &Failure) -> Option<Condition> {
+    match failure.cause {
         Cause::Connect(_) | Cause::ConnectTimeout => Some(Condition::ConnectFailure),
         Cause::Refused => Some(Condition::RefusedStream),
+        Cause::Closed if failure.reused => Some(Condition::StaleConnection),
         Cause::Closed => Some(Condition::Closed),
         // Nobody to ask, nonsense, or the client's own fault.
         _ => None,
@@ -352,7 +357,9 @@ mod tests {
 
     #[test]
     fn only_what_is_named_is_tried_again() {
-        use Condition::{Class, Closed, ConnectFailure, Grpc, RefusedStream, Status, Timeout};
+        use Condition::{
+            Class, Closed, ConnectFailure, Grpc, RefusedStream, StaleConnection, Status, Timeout,
+        };
         let check = |on: &'static [Condition], ended: Ended, expected: bool| {
             assert_eq!(names(&policy(on), ended), expected, "{on:?} {ended:?}");
         };
@@ -373,6 +380,13 @@ mod tests {
         check(&[ConnectFailure], failed(Closed, Ran::Maybe), false);
         check(&[ConnectFailure], failed(Closed, Ran::Never), true);
         check(&[Closed], failed(Timeout, Ran::Maybe), false);
+        check(&[Closed], failed(StaleConnection, Ran::Maybe), true);
+        check(
+            &[StaleConnection],
+            failed(StaleConnection, Ran::Maybe),
+            true,
+        );
+        check(&[StaleConnection], failed(Closed, Ran::Maybe), false);
         check(&[Timeout], failed(Timeout, Ran::Maybe), true);
         check(&[Status(503)], answered(503), true);
         check(&[Status(503)], answered(502), false);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::de::{self, Deserializer, MapAccess, Unexpected, Visitor};
 
 use crate::base::values::Share;
 
@@ -32,6 +32,19 @@ pub enum Condition {
     Draining,
     /// An operator has taken it out.
     Disabled,
+}
+
+impl Condition {
+    /// As operators read it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Draining => "draining",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 /// Where one endpoint stands.
@@ -245,7 +258,7 @@ impl<'de> Deserialize<'de> for ZoneSettings {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ZoneSettings, E> {
                 match text {
                     "ignore" => Ok(ZoneSettings::Ignore),
-                    _ => Err(E::unknown_variant(text, &["ignore"])),
+                    _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
                 }
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ZoneSettings, A::Error> {
@@ -561,7 +574,7 @@ mod tests {
             let error = read(json).expect_err(json);
             assert!(error.contains(sentence), "{json}: {error}");
         };
-        check(r#""prefer""#, "unknown variant `prefer`, expected `ignore`");
+        check(r#""prefer""#, "expected `ignore`, or a map");
         check("7", "`ignore`, or a map with `min_ready` and `min_share`");
         check(r#"{"min_ready": "101%"}"#, "is not a share");
         check(r#"{"ready": "50%"}"#, "unknown field `ready`");

@@ -161,13 +161,10 @@ impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = match text.parse() {
-            Ok(address) => return Ok(Self::Address(address)),
-            Err(wrong) => wrong,
-        };
-        let Some((host, port)) = text.rsplit_once(':') else {
-            return Err(wrong);
-        };
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
         let label = |label: &str| {
             !label.is_empty()
                 && !label.starts_with('-')
@@ -224,13 +221,14 @@ impl JsonSchema for Target {
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 struct Full {
     /// `ip:port`, `[ipv6]:port`, `name:port` or `unix:/path`. A name is resolved once, when the
-    /// configuration is loaded, and each of its addresses becomes an endpoint.
+    /// configuration is loaded, and each of its addresses becomes an endpoint; where they change,
+    /// use `discovery` instead.
     address: Target,
     /// Its share of requests, relative to the other endpoints: 0 (none) to 10000. Default 1.
     #[serde(default = "one", deserialize_with = "weight")]
     #[schemars(range(min = 0, max = 10_000))]
     weight: u32,
-    /// Where it runs, such as `eu-1a`.
+    /// Where it runs, such as `eu-1a`; counts where `runtime.zone` is set.
     #[serde(default)]
     zone: Option<String>,
 }

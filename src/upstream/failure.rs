@@ -24,6 +24,8 @@ pub struct Failure {
     /// True if the endpoint cannot have begun to work on the request: no connection, none of its bytes
     /// written, or the endpoint's word for it.
     pub unprocessed: bool,
+    /// True if the connection had carried other requests before: it may have been about to be closed.
+    pub reused: bool,
     /// The request, where not a byte of it was sent and its body is untouched. It can be gone all the
     /// same where the request is unprocessed: HTTP/2 refuses streams whose body is already on its way.
     pub request: Option<Request>,
@@ -60,6 +62,7 @@ impl Failure {
             address: None,
             detail,
             unprocessed: true,
+            reused: false,
             request: None,
         })
     }

@@ -59,17 +59,13 @@ pub struct Settings {
     /// Default: it has all of it at once.
     #[serde(default)]
     pub slow_start: Option<Period>,
-    /// The share of ready endpoints below which all of them take requests, whatever is known of
-    /// them. Default `0%`: never, and without a ready endpoint requests are answered with 503.
+    /// The share of ready endpoints, by weight, below which all of them take requests, whatever is
+    /// known of them; `0%` is never. Default `0%`.
     #[serde(default = "Panic::never")]
     pub panic_threshold: Panic,
     /// Where the endpoints are found, in the place of `endpoints`. Default: nowhere else.
     #[serde(default)]
     pub discovery: Option<discovery::Settings>,
-
-    #[serde(default, deserialize_with = "later::tls")]
-    #[schemars(skip)]
-    tls: Refused,
 }
 
 impl Settings {
@@ -89,16 +85,15 @@ impl Settings {
             slow_start: None,
             panic_threshold: Panic::never(),
             discovery: None,
-            tls: Refused,
         }
     }
 
-    /// What its keys say against each other, in a sentence.
+    /// What its keys say against each other, in words that follow its name.
     pub fn contradiction(&self) -> Option<&'static str> {
         match (&self.endpoints, &self.discovery) {
-            (None, None) => Some("give it `endpoints`, or `discovery` to find them"),
+            (None, None) => Some("has neither `endpoints` nor `discovery`: give it one of them"),
             (Some(_), Some(_)) => {
-                Some("it has `endpoints` and `discovery`: only one can be followed")
+                Some("has `endpoints` and `discovery`: it can have only one of them")
             }
             _ => None,
         }
@@ -119,29 +114,6 @@ impl Panic {
     }
 }
 
-/// The value of a key that is refused.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Refused;
-
-/// Keys of the contract that this version refuses: silence would mean that they work.
-mod later {
-    use serde::de::{Deserializer, Error};
-
-    use super::Refused;
-
-    macro_rules! refused {
-        ($($key:ident)*) => {$(
-            pub(super) fn $key<'de, D: Deserializer<'de>>(_: D) -> Result<Refused, D::Error> {
-                Err(D::Error::custom(concat!(
-                    "`", stringify!($key), "` is not supported by this version yet: remove it"
-                )))
-            }
-        )*};
-    }
-
-    refused! { tls }
-}
-
 /// What the endpoints of an upstream speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
 #[schemars(rename_all = "snake_case")]
@@ -153,15 +125,25 @@ pub enum Protocol {
     Http2,
 }
 
+impl Protocol {
+    /// As it is written.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http1 => "http1",
+            Self::Http2 => "http2",
+        }
+    }
+}
+
 /// How long connections are kept for later requests.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case", default)]
 pub struct PoolSettings {
-    /// A connection without a request for this long is closed. Keep it below the idle timeout of the
-    /// endpoints, or they may close a connection in the moment in which it is used. Default `55s`.
+    /// A connection without a request for this long is closed; sooner where the endpoint is known to
+    /// close connections before, for a request that meets a closing one may fail. Default `55s`.
     pub idle_timeout: Period,
     /// A connection older than this takes no further request, so that a change behind the address
-    /// is noticed. Default `1h`.
+    /// is noticed; a tenth more or less by chance. Default `1h`.
     pub connection_age: Period,
     /// How many idle HTTP/1.1 connections each worker keeps for each endpoint; one more is closed.
     /// Default 512.
@@ -323,7 +305,6 @@ mod tests {
             let error = read(&format!(r#"{{"endpoints": [], {rest}}}"#)).expect_err(rest);
             assert!(error.contains(sentence), "{rest}: {error}");
         };
-        check(r#""tls": {}"#, "`tls` is not supported by this version yet");
         check(r#""balance": {"p2c_ewma": {}}"#, "has no settings");
         check(
             r#""protocol": "auto""#,

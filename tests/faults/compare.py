@@ -10,7 +10,8 @@ what came of it is printed, one line a fault and a proxy:
     failed    requests without an answer or with 5xx, over the whole run
     p50 ...   latency of the requests that were due during the fault, milliseconds
     stopped   seconds until less than two attempts in 200 ms went to the failing endpoint
-    leak      attempts that went there in the second half of the fault, in percent of the requests of that time
+    leak      attempts that went there in the second half of the fault, in percent of the requests of that time; two
+              health checks a second, each on a connection of its own, are 0.5 of it
     back      seconds from the end of the fault until it had taken ten requests
 
 `rolling` restarts gunicorn instead: HUP, then TERM and a new start, then KILL of each worker, master by master.

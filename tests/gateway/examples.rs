@@ -43,6 +43,7 @@ fn every_example_is_without_a_problem() {
         "grpc.yaml",
         "quickstart.yaml",
         "reference.yaml",
+        "resilient.yaml",
         "websocket.yaml",
     ];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), exercised);
@@ -87,8 +88,9 @@ fn the_readmes_configuration_and_commands_work() {
         .skip(1)
         .filter_map(|rest| rest.split(')').next())
     {
+        let file = link.split('#').next().unwrap_or_default();
         assert!(
-            link.starts_with("http") || project(link).exists(),
+            link.starts_with("http") || project(file).exists(),
             "{link} leads nowhere"
         );
     }
@@ -181,6 +183,38 @@ async fn the_websocket_example_works() {
     let url = format!("ws://{}/chat", gateway.public());
     let mut client = Program::python("websocket_client.py", &[&url]);
     assert!(client.exited().await.success(), "{}", client.errors.text());
+}
+
+#[tokio::test]
+async fn the_resilient_example_does_without_one_of_its_endpoints() {
+    let (one, two, three) = (
+        Upstream::echo("one").await,
+        Upstream::echo("two").await,
+        Upstream::says("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await,
+    );
+    let yaml = example("resilient.yaml")
+        .replace("127.0.0.1:8001", &one.address.to_string())
+        .replace("127.0.0.1:8002", &two.address.to_string())
+        .replace("127.0.0.1:8003", &three.address.to_string());
+    let gateway = Gateway::start(yaml).await;
+    let metrics = gateway.metrics().await;
+    let endpoints = |state| {
+        metrics.sum(
+            "retort_upstream_endpoints",
+            &[("upstream", "app"), ("state", state)],
+        )
+    };
+    assert_eq!((endpoints("ready"), endpoints("unhealthy")), (2.0, 1.0));
+    drop(one);
+    for number in 0..20 {
+        let answer = gateway.get(&format!("/articles/{number}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["upstream"], "two");
+    }
+    let order =
+        "POST /orders HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    let answer = request(gateway.public(), order).await;
+    assert_eq!(answer.json()["method"], "POST", "{}", answer.text());
 }
 
 #[tokio::test]

@@ -30,6 +30,12 @@ async fn a_slow_endpoint_is_overtaken_by_another() {
     let hedged = hedged.expect("one of two in turn");
     assert_eq!(hedged["endpoint"], fast.address.to_string());
     assert_eq!(hedged["flag"], Value::Null);
+    // The slow one neither answered nor failed: it was given up.
+    let tries = &hedged["tries"];
+    assert_eq!(tries[0]["endpoint"], slow.address.to_string(), "{tries}");
+    assert_eq!(tries[0]["status"], Value::Null, "{tries}");
+    assert_eq!(tries[0]["flag"], Value::Null, "{tries}");
+    assert_eq!(tries[1]["status"], 200, "{tries}");
 }
 
 #[tokio::test]

@@ -123,11 +123,23 @@ async fn without_a_policy_what_was_never_sent_goes_elsewhere() {
         reason = "a count"
     )]
     retries(&gateway, "succeeded", failures as u32).await;
-    let attempts: Vec<_> = [logged(&gateway, "/0").await, logged(&gateway, "/1").await]
-        .iter()
-        .map(|line| line["attempts"].as_u64())
-        .collect();
-    assert!(attempts.contains(&Some(2)), "{attempts:?}");
+    let lines = [logged(&gateway, "/0").await, logged(&gateway, "/1").await];
+    for line in &lines {
+        let said: Vec<_> = line["tries"].as_array().into_iter().flatten().collect();
+        match line["attempts"].as_u64() {
+            // What there is to say of it is said of the request.
+            Some(1) => assert!(said.is_empty(), "{line}"),
+            Some(2) => {
+                assert_eq!(said[0]["endpoint"], absent.to_string(), "{line}");
+                assert_eq!(said[0]["flag"], "UF", "{line}");
+                assert_eq!(said[1]["endpoint"], up.address.to_string(), "{line}");
+                assert_eq!(said[1]["status"], 200, "{line}");
+                assert!(said[1]["duration_ms"].is_f64(), "{line}");
+            }
+            _ => panic!("{line}"),
+        }
+    }
+    assert!(lines.iter().any(|line| line["attempts"] == 2), "{lines:?}");
 }
 
 #[tokio::test]
@@ -138,6 +150,17 @@ async fn without_a_policy_nothing_that_was_sent_is_tried_again() {
         let answer = gateway.get("/").await;
         assert!(answer.status >= 502, "{}", answer.status);
         assert_eq!(up.requests().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_a_policy_a_used_connection_that_ends_is_nobodys_fault() {
+    for (method, status) in [("GET", 200), ("POST", 502)] {
+        let up = scripted(&[Says(OK), Closes, Says(OK)]).await;
+        let gateway = gateway(&[&up.address], "").await;
+        assert_eq!(gateway.get("/").await.status, 200);
+        let answer = request(gateway.public(), with_body(method, "/", "")).await;
+        assert_eq!(answer.status, status, "{method}");
     }
 }
 

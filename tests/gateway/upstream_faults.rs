@@ -276,7 +276,7 @@ async fn an_upstream_without_endpoints_that_can_be_reached_leaves_others_alone()
 }
 
 #[tokio::test]
-async fn what_may_have_run_is_never_sent_again() {
+async fn what_may_have_run_is_sent_again_only_if_that_is_as_good_as_once() {
     // Answers the first request of a connection; reads the second whole and closes without a word.
     let upstream = Upstream::start(|mut peer| async move {
         if peer.request().await.is_some() {
@@ -287,7 +287,7 @@ async fn what_may_have_run_is_never_sent_again() {
     })
     .await;
     let good = Upstream::echo("good").await;
-    for method in ["GET", "POST"] {
+    for (method, status, seen) in [("GET", 200, 3), ("POST", 502, 2)] {
         let address = upstream.address.to_string();
         let workers = "runtime: {workers: 1}\n";
         let yaml = format!("{workers}{}", routes(&address, &good, "request: 5s"));
@@ -299,10 +299,9 @@ async fn what_may_have_run_is_never_sent_again() {
         );
         assert_eq!(
             request(gateway.public(), again).await.status,
-            502,
+            status,
             "{method}"
         );
-        assert_eq!(upstream.requests().len() - before, 2, "{method}");
-        gateway.flagged("UC", 1).await;
+        assert_eq!(upstream.requests().len() - before, seen, "{method}");
     }
 }

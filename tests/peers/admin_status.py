@@ -17,20 +17,28 @@ database = ProtoReflectionDescriptorDatabase(channel)
 services = sorted(database.get_services())
 pool = DescriptorPool(database)
 service = pool.FindServiceByName(next(name for name in services if name.startswith("retort.admin.v1.")))
-method = service.FindMethodByName("GetStatus")
-request, answer = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-status = channel.unary_unary(
-    f"/{service.full_name}/GetStatus",
-    request_serializer=request.SerializeToString,
-    response_deserializer=answer.FromString,
-)(request(), timeout=20)
+
+
+def ask(name):
+    """The answer to an empty request, its fields as proto names them."""
+    method = service.FindMethodByName(name)
+    request, answer = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+    call = channel.unary_unary(
+        f"/{service.full_name}/{name}",
+        request_serializer=request.SerializeToString,
+        response_deserializer=answer.FromString,
+    )
+    return MessageToDict(call(request(), timeout=20), preserving_proto_field_name=True)
+
+
 
 print(
     json.dumps(
         {
             "health": health_pb2.HealthCheckResponse.ServingStatus.Name(health.status),
             "services": services,
-            "status": MessageToDict(status, preserving_proto_field_name=True),
+            "status": ask("GetStatus"),
+            "upstreams": ask("ListUpstreams"),
         }
     )
 )

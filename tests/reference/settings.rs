@@ -1,5 +1,6 @@
 //! The JSON Schema of the configuration as tables for people.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use serde_json::{Map, Value};
@@ -19,11 +20,21 @@ pub(crate) fn of_kind(schema: &Value, family: &str, kind: &str) -> Option<String
         purpose = format!("{} {rest}", words(variant)).trim().to_owned();
     }
     let (purpose, _) = take_sentence(&purpose, "Example");
-    Some(format!("{}\n\n{}", purpose.trim(), table(schema, settings)))
+    let table = table(schema, settings, Depth::All);
+    Some(format!("{}\n\n{table}", purpose.trim()))
+}
+
+/// How far a table goes.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Depth {
+    /// The keys of one map alone.
+    First,
+    /// What is inside of them, too.
+    All,
 }
 
 /// The settings at a place of the file: `listeners[].limits`, `upstreams.*`.
-pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
+pub(crate) fn at(schema: &Value, path: &str, depth: Depth) -> Option<String> {
     let mut node = schema;
     for key in path.split('.') {
         let (key, is_list) = match key.strip_suffix("[]") {
@@ -32,7 +43,7 @@ pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
         };
         node = match key {
             "*" => values_of(map_of(schema, node)?),
-            key => map_of(schema, node)?.get("properties")?.get(key)?,
+            key => value_of(schema, node, key)?,
         };
         if is_list {
             node = options(schema, node)
@@ -41,7 +52,33 @@ pub(crate) fn at(schema: &Value, path: &str) -> Option<String> {
         }
     }
     let map = map_of(schema, node)?;
-    Some(table(schema, map))
+    Some(table(schema, map, depth))
+}
+
+/// What stands under a key, or is the settings of a kind of that name.
+fn value_of<'a>(schema: &'a Value, node: &'a Value, key: &str) -> Option<&'a Value> {
+    let forms = options(schema, node).into_iter();
+    let mut maps = forms.flat_map(|form| match form["oneOf"].as_array() {
+        Some(kinds) => kinds.iter().collect(),
+        None => vec![form],
+    });
+    maps.find_map(|map| map.get("properties")?.get(key))
+}
+
+/// Every key that is known anywhere.
+pub(crate) fn keys(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(map) => {
+            for (name, inner) in map {
+                if let (true, Some(properties)) = (name == "properties", inner.as_object()) {
+                    found.extend(properties.keys().cloned());
+                }
+                keys(inner, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+        _ => {}
+    }
 }
 
 /// The one of the forms of a value that is a map with keys.
@@ -80,13 +117,13 @@ fn options<'a>(schema: &'a Value, node: &'a Value) -> Vec<&'a Value> {
         .collect()
 }
 
-fn table(schema: &Value, settings: &Value) -> String {
+fn table(schema: &Value, settings: &Value, depth: Depth) -> String {
     let mut out = String::from("| key | type | default | meaning |\n|---|---|---|---|\n");
-    rows(schema, settings, "", &mut out);
+    rows(schema, settings, "", depth, &mut out);
     out
 }
 
-fn rows(schema: &Value, settings: &Value, before: &str, out: &mut String) {
+fn rows(schema: &Value, settings: &Value, before: &str, depth: Depth, out: &mut String) {
     let empty = Map::new();
     let required = settings["required"].as_array();
     for (key, node) in settings["properties"].as_object().unwrap_or(&empty) {
@@ -110,8 +147,10 @@ fn rows(schema: &Value, settings: &Value, before: &str, out: &mut String) {
             cell(&default),
             cell(&meaning)
         );
-        if let Some((below, inner)) = inside(schema, node) {
-            rows(schema, inner, &format!("{before}{key}{below}"), out);
+        if depth == Depth::All
+            && let Some((below, inner)) = inside(schema, node)
+        {
+            rows(schema, inner, &format!("{before}{key}{below}"), depth, out);
         }
     }
 }

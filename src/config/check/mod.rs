@@ -4,6 +4,7 @@
 
 mod backend;
 mod chain;
+mod keys;
 mod listener;
 mod names;
 mod retry;
@@ -67,6 +68,7 @@ pub(super) fn check(
         .flatten()
         .filter_map(|item| route::settle(item, &mut house))
         .collect();
+    keys::check(&routes, &upstreams, reading);
 
     // Only where all was understood is it known what is used.
     let is_clean = extent == Extent::Whole && !reading.has_errors_since(before);
@@ -142,7 +144,7 @@ impl<'a> House<'a> {
                     ..
                 } = held;
                 if let Some(what) = settings.contradiction() {
-                    let message = format!("the upstream `{}`: {what}", item.name);
+                    let message = format!("the upstream `{}` {what}", item.name);
                     self.report(Problem::error(item.span, message));
                 }
                 upstreams.insert(

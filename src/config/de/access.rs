@@ -64,7 +64,7 @@ impl<'de> Entries<'de> {
     pub(super) fn end(&mut self) -> Result<(), Error> {
         match self.next() {
             None => Ok(()),
-            Some((key, _)) => Err(Error::more_than_one(key)),
+            Some((key, _)) => Err(Error::more_than_one(key, self.de.within)),
         }
     }
 

@@ -50,12 +50,13 @@ impl Error {
     }
 
     /// A second kind where one is due.
-    pub(super) fn more_than_one(key: &Node) -> Self {
+    pub(super) fn more_than_one(key: &Node, within: Within<'_>) -> Self {
         let message = format!("expected one kind, found also `{}`", key.key());
-        let problem = Problem::error(key.span, message);
-        Self::Placed(Box::new(
-            problem.help("in a list, write it as an item of its own"),
-        ))
+        let help = match within.key() {
+            "middlewares" => "in a list, write it as an item of its own",
+            _ => "keep one of them",
+        };
+        Self::Placed(Box::new(Problem::error(key.span, message).help(help)))
     }
 
     /// The error at a place, unless it has one.

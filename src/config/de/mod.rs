@@ -383,7 +383,7 @@ impl<'de> de::Deserializer<'de> for De<'de> {
                 [] => Err(Error::said(
                     "expected a kind and its settings, found an empty map",
                 )),
-                [_, (extra, _), ..] => Err(Error::more_than_one(extra)),
+                [_, (extra, _), ..] => Err(Error::more_than_one(extra, self.within)),
             },
             _ => return self.visit(visitor, Resolve::Text),
         };

@@ -163,6 +163,10 @@ fn kinds_stand_alone_or_with_their_settings() {
     fails::<Kinds>("settled:", &["settled: expected a map, found nothing"]);
     fails::<Kinds>(
         "{plain: , settled: {}}",
+        &["settled: expected one kind, found also `settled` (keep one of them)"],
+    );
+    fails::<BTreeMap<String, Kinds>>(
+        "middlewares: {plain: , settled: {}}",
         &[
             "settled: expected one kind, found also `settled` (in a list, write it as an item of its own)",
         ],

@@ -23,7 +23,8 @@ pub(crate) struct Retry {
     #[serde(deserialize_with = "tried::field")]
     pub(crate) attempts: Option<UpTo<10>>,
     /// What is tried again: `connect_failure`, `refused_stream`, `closed` (the connection ended
-    /// before a byte of the answer), `timeout` (of an attempt), statuses from 400 to 599 such as
+    /// before a byte of the answer), `stale_connection` (the same on one that was used before),
+    /// `timeout` (of an attempt), statuses from 400 to 599 such as
     /// `502`, classes such as `5xx`, and statuses of gRPC: `unavailable`, `resource_exhausted`,
     /// `deadline_exceeded`, `aborted`, `cancelled`, `internal`. Default
     /// `[connect_failure, refused_stream, closed, 502, 503, unavailable]`.
@@ -112,6 +113,8 @@ pub enum Condition {
     RefusedStream,
     /// The connection ended before a byte of the answer.
     Closed,
+    /// The same, on a connection that earlier requests had used: most likely it was about to be closed.
+    StaleConnection,
     /// The attempt took too long.
     Timeout,
     /// An answer of that status.
@@ -127,6 +130,7 @@ const WORDS: &[(&str, Condition)] = &[
     ("connect_failure", Condition::ConnectFailure),
     ("refused_stream", Condition::RefusedStream),
     ("closed", Condition::Closed),
+    ("stale_connection", Condition::StaleConnection),
     ("timeout", Condition::Timeout),
     ("4xx", Condition::Class(4)),
     ("5xx", Condition::Class(5)),
@@ -143,6 +147,7 @@ const NAMES: &[&str] = &[
     "connect_failure",
     "refused_stream",
     "closed",
+    "stale_connection",
     "timeout",
     "4xx",
     "5xx",

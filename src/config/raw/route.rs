@@ -54,8 +54,9 @@ pub(crate) struct Route {
     /// How long things may take.
     #[serde(default, deserialize_with = "tried::field")]
     pub(crate) timeouts: Timeouts,
-    /// When a request is tried again, and at which other endpoint. Default: only where it is certain
-    /// that no endpoint began to work on it, at most twice more.
+    /// When a request is tried again, and at which other endpoint. Default: where no endpoint can have
+    /// begun to work on it, and where it may be repeated and its connection ended before the answer;
+    /// at most twice more.
     #[serde(default, deserialize_with = "tried::field")]
     pub(crate) retry: Option<Spanned<Retry>>,
     /// Ask a second endpoint when the first is slow, and take the answer that comes first. Default:

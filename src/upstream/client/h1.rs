@@ -260,7 +260,8 @@ impl InFlight {
         if matches!(failure.cause, Cause::Closed | Cause::Protocol) {
             // Where already the first write failed, the endpoint got no byte.
             failure.unprocessed = link.traffic.written() == self.written;
-            if link.answered.get() {
+            failure.reused = link.answered.get();
+            if failure.reused {
                 self.site.closed_when_used(link.stay.get());
                 failure
                     .detail

@@ -233,6 +233,7 @@ impl Site {
             address: self.tcp(),
             detail,
             unprocessed,
+            reused: false,
             request: None,
         })
     }

@@ -116,7 +116,7 @@ async fn connections_that_gunicorn_closes_after_two_idle_seconds_lose_no_request
     let _turn = turn();
     let masters = masters().await;
     let gateway = gateway(&endpoints(&masters), RETRY, WATCH).await;
-    for round in 0..4_u64 {
+    for round in 0..3_u64 {
         let load = Load::start(Plan {
             gateway: gateway.public(),
             rate: 400,
@@ -128,6 +128,6 @@ async fn connections_that_gunicorn_closes_after_two_idle_seconds_lose_no_request
         println!("burst {round}: {samples}");
         assert!(samples.failed().is_empty(), "{}", samples.complaints());
         // The connections of this burst are as old as gunicorn allows when the next one comes.
-        pass(Duration::from_millis(1750 + 50 * round)).await;
+        pass(Duration::from_millis(1800 + 50 * round)).await;
     }
 }

@@ -35,7 +35,7 @@ const RETRY: &str = "timeouts: {request: 10s, attempt: 500ms},
 /// And what for its upstream. A dead endpoint is found out after two checks: 1.3 s at most, and their jitter.
 const WATCH: &str = "balance: p2c_ewma, timeouts: {connect: 250ms},
      health_check: {http: {path: /healthz}, interval: 500ms, timeout: 300ms, healthy_after: 1, unhealthy_after: 2},
-     outlier: {consecutive_failures: 5, interval: 1s, ejection: 2s, max_ejected: 50%}";
+     outlier: {consecutive_failures: 5, interval: 500ms, ejection: 1s, max_ejected: 50%}";
 
 /// A gateway before endpoints, with settings of the route and of the upstream.
 async fn gateway(endpoints: &str, route: &str, upstream: &str) -> Gateway {

@@ -9,12 +9,15 @@ use super::{ATTEMPT, RETRY, WATCH, gateway, load_on, pass};
 /// When a dead endpoint must have been found out: two checks of 500 ms, the timeout of the last, their jitter.
 const DETECTION: Duration = Duration::from_millis(1600);
 
-/// When an endpoint must be back: its second ejection (4 s) may have begun just before, then an evaluation
-/// (1 s) and a check (500 ms) let it in.
-const RECOVERY: Duration = Duration::from_secs(6);
+/// When an endpoint must be back: its second ejection (2 s) may have begun just before, then an evaluation and a
+/// check (500 ms each) let it in, and ten requests take their time.
+const RECOVERY: Duration = Duration::from_secs(4);
 
 /// For machines that have other things to do.
 const SLACK: Duration = Duration::from_millis(100);
+
+/// What an attempt costs that fails at once: a round trip, and the back-off.
+const AT_ONCE: Duration = Duration::from_millis(50);
 
 /// What the slow one takes for a request.
 const SLOW: Duration = Duration::from_millis(50);
@@ -33,22 +36,36 @@ struct Run {
     recovery: Option<Duration>,
 }
 
+/// The default: what answers badly is avoided, long before it is found out.
 async fn run(fault: Fault) -> Run {
+    run_balanced(fault, WATCH).await
+}
+
+/// An endpoint gets its share until it is found out: health checks and ejection have to do it all.
+async fn run_in_turn(fault: Fault) -> Run {
+    run_balanced(fault, &WATCH.replace("p2c_ewma", "round_robin")).await
+}
+
+async fn run_balanced(fault: Fault, upstream: &str) -> Run {
     let mut rig = Rig::start().await;
-    let gateway = gateway(&rig.endpoints(), RETRY, WATCH).await;
+    let gateway = gateway(&rig.endpoints(), RETRY, upstream).await;
     let load = load_on(&gateway, &rig).await;
     let begin = now();
-    pass(Duration::from_secs(1)).await;
+    pass(Duration::from_millis(700)).await;
 
     let broken = now();
     rig.pods[2].inflict(fault).await;
     pass(DETECTION).await;
     let detected = now();
-    pass(Duration::from_secs(1)).await;
+    pass(Duration::from_millis(800)).await;
     rig.pods[2].lift().await;
 
     let lifted = now();
-    let back = tokio::time::timeout(RECOVERY, rig.pods[2].takes(10, lifted)).await;
+    // Slowness is found out by no check and ends by no clock: what `p2c_ewma` remembers of it fades, within ten
+    // seconds to a third. So whether such an endpoint is back is told below, and not required.
+    let is_slow = matches!(fault, Fault::Slowed | Fault::Lossy);
+    let patience = if is_slow { SLACK } else { RECOVERY };
+    let back = tokio::time::timeout(patience, rig.pods[2].takes(10, lifted)).await;
     let recovery = now().saturating_sub(lifted);
     pass(Duration::from_millis(300)).await;
     let samples = load.stop().await;
@@ -74,7 +91,7 @@ async fn run(fault: Fault) -> Run {
         "{fault:?}: clients saw failures:\n{failed}"
     );
     assert!(
-        run.recovery.is_some(),
+        run.recovery.is_some() || is_slow,
         "{fault:?}: not back within {RECOVERY:?}"
     );
     run
@@ -107,7 +124,7 @@ impl Run {
     /// Nothing but a few probes reaches an endpoint that was found out.
     #[track_caller]
     fn out_of_the_way(&self) {
-        let share = self.after.0.len() / 50;
+        let share = self.after.0.len() / 25;
         assert!(
             self.leaked <= share,
             "{} requests, over {share}",
@@ -119,8 +136,14 @@ impl Run {
 #[tokio::test]
 async fn a_killed_one() {
     let run = run(Fault::Killed).await;
-    // A refused connection costs a round trip and the back-off, not the attempt's time.
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    run.bounded(AT_ONCE, Duration::ZERO);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
+async fn a_killed_one_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::Killed).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 
@@ -132,23 +155,38 @@ async fn a_black_holed_one() {
 }
 
 #[tokio::test]
+async fn a_black_holed_one_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::BlackHoled).await;
+    run.bounded(ATTEMPT, Duration::ZERO);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
 async fn a_resetting_one() {
-    let run = run(Fault::Resetting).await;
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    let run = run_in_turn(Fault::Resetting).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 
 #[tokio::test]
 async fn one_that_answers_503_though_its_checks_pass() {
     let run = run(Fault::Unavailable).await;
-    run.bounded(Duration::from_millis(50), Duration::from_millis(50));
+    run.bounded(AT_ONCE, AT_ONCE);
+    run.out_of_the_way();
+}
+
+#[tokio::test]
+async fn one_that_answers_503_among_endpoints_that_are_taken_in_turn() {
+    let run = run_in_turn(Fault::Unavailable).await;
+    run.bounded(AT_ONCE, AT_ONCE);
+    // Ejected for a second, tried and ejected again: five requests each time, from two workers.
     run.out_of_the_way();
 }
 
 #[tokio::test]
 async fn a_half_closing_one() {
-    let run = run(Fault::HalfClosing).await;
-    run.bounded(Duration::from_millis(50), Duration::ZERO);
+    let run = run_in_turn(Fault::HalfClosing).await;
+    run.bounded(AT_ONCE, Duration::ZERO);
     run.out_of_the_way();
 }
 

@@ -127,7 +127,7 @@ impl TryFrom<Written> for Settings {
             (Kind::Srv, None) => Record::Srv,
             (Kind::Srv, Some(_)) => {
                 return Err(
-                    "SRV records say the port themselves: remove `port`, or `record: srv`".into(),
+                    "each SRV record says its port: remove `port`, or `record: srv`".into(),
                 );
             }
         };

@@ -75,7 +75,11 @@ impl Settings {
 ///
 /// Example: `health_check: {http: {path: /healthz}, interval: 5s, timeout: 1s}`.
 #[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "snake_case",
+    expecting = "a map such as `{http: {path: /healthz}}`"
+)]
 #[schemars(rename = "HealthCheck")]
 struct Written {
     /// Sends a request and looks at the answer. Example: `{path: /healthz}`.
@@ -105,7 +109,12 @@ struct Written {
 
 /// A request, and the answer that is expected.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "snake_case",
+    default,
+    expecting = "a map such as `{path: /healthz}`"
+)]
 #[schemars(rename = "HttpCheck")]
 pub(super) struct Http {
     /// The path to ask for, with a query if need be. Default `/`. Example: `/healthz`.

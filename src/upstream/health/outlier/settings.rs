@@ -13,7 +13,12 @@ use crate::base::values::{Period, Share};
 ///
 /// Example: `outlier: {consecutive_failures: 5, interval: 10s, ejection: 30s, max_ejected: 50%}`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "snake_case",
+    default,
+    expecting = "a map such as `{consecutive_failures: 5}`, or `{}` for every default"
+)]
 #[schemars(rename = "Outlier")]
 pub struct Settings {
     /// After so many failures in a row an endpoint is ejected: answers with a status from 500, failed
@@ -22,7 +27,7 @@ pub struct Settings {
     #[schemars(range(min = 0, max = 1_000_000))]
     pub consecutive_failures: u32,
     /// The same for those failures alone that say that nobody is there: failed connects, resets, timeouts
-    /// and the statuses 502, 503 and 504; 0: never. For services whose 500 means a bad request. Default 0.
+    /// and the statuses 502, 503 and 504; 0: never. For services whose 500 is the request's fault. Default 0.
     #[serde(deserialize_with = "range::whole::<0, MAX_STREAK, _>")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub consecutive_gateway_failures: u32,

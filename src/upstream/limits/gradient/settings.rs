@@ -10,7 +10,12 @@ use crate::base::range;
 ///
 /// Example: `adaptive: {min: 8, max: 1000, tolerance: 1.5}`.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "snake_case",
+    default,
+    expecting = "a map such as `{min: 8, max: 1000}`, or `{}` for every default"
+)]
 #[schemars(rename = "AdaptiveLimit")]
 pub struct Settings {
     /// The limit never falls below it, for each worker; 1 to 100000. Default 8.
