@@ -102,8 +102,8 @@ async fn a_key_leads_to_one_endpoint_in_every_gateway_and_keys_spread() {
                 let up = format!("endpoints: [{list}], balance: {{{policy}: {{by: {by}}}}}");
                 let gateway = gateway("", &up).await;
                 let mut home = Vec::new();
-                for number in 0..20 {
-                    let found = spread(&gateway, &vec![request(number); 5]).await;
+                for number in 0..60 {
+                    let found = spread(&gateway, &vec![request(number); 3]).await;
                     assert_eq!(found.len(), 1, "{policy} {by} {number}: {found:?}");
                     home.extend(found.into_keys());
                 }

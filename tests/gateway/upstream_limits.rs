@@ -267,7 +267,9 @@ async fn http1_requests_wait_for_a_connection() {
     queued(&gateway, 0).await;
     // One that breaks makes room for another.
     a.says(0);
-    assert_eq!(gateway.get("/").await.status, 502);
+    let once = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n";
+    let broken = crate::harness::request(gateway.public(), once).await;
+    assert_eq!(broken.status, 502);
     a.says(200);
     assert_eq!(gateway.get("/").await.status, 200);
     assert_eq!(a.connections(), 2);
