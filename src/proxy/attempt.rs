@@ -104,7 +104,12 @@ where
         {
             return Poll::Ready(outcome.map_err(|failure| Failed::of(*failure)));
         }
-        let failure = ready!(this.clock.poll(this.sweep, *this.start, cx));
+        let mut failure = ready!(this.clock.poll(this.sweep, *this.start, cx));
+        let was_sent = this.picked.get().is_some();
+        if !was_sent && failure.flag == Flag::UpstreamTimeout {
+            failure =
+                overflow("the request still waited for room under the upstream's `limits`".into());
+        }
         let is_its_fault = match failure.flag {
             Flag::UpstreamTimeout => true,
             // Clients may set deadlines that nobody can meet.
@@ -118,7 +123,7 @@ where
             as_what: (failure.flag == Flag::UpstreamTimeout).then_some(Condition::Timeout),
             failure,
             endpoint: this.picked.get(),
-            ran: Ran::Maybe,
+            ran: if was_sent { Ran::Maybe } else { Ran::Never },
             request: None,
         })))
     }
@@ -216,13 +221,16 @@ impl Clock {
 fn translate(failure: upstream::Failure) -> Failure {
     match failure.cause {
         Cause::RequestBody(error) => body_failed(error, failure.detail),
-        Cause::Overflow => {
-            let mut refused = Failure::of(Flag::Overflow, failure.detail);
-            refused.header = Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
-            refused
-        }
+        Cause::Overflow => overflow(failure.detail),
         cause => Failure::of(flag(&cause), failure.detail),
     }
+}
+
+/// A limit of the upstream is reached: there may be room in a moment.
+fn overflow(detail: String) -> Failure {
+    let mut refused = Failure::of(Flag::Overflow, detail);
+    refused.header = Some((header::RETRY_AFTER, HeaderValue::from_static("1")));
+    refused
 }
 
 /// The request's body broke: its sender's fault, or that of our own source.

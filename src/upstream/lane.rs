@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use futures_util::future::{Either, LocalBoxFuture};
-use smallvec::SmallVec;
 
 use crate::base::message::{Request, Response};
 use crate::upstream::affinity::AffinitySettings;
@@ -172,11 +171,11 @@ impl Lane {
     /// # Cancel safety
     /// Dropping the future cancels the request: HTTP/1.1 closes the connection, HTTP/2 resets the
     /// stream.
-    pub fn send(
+    pub fn send<'a>(
         self: &Rc<Self>,
         request: Request,
-        options: SendOptions<'_>,
-    ) -> impl Future<Output = Result<Sent, Box<Failure>>> + use<> {
+        options: SendOptions<'a>,
+    ) -> impl Future<Output = Result<Sent, Box<Failure>>> + use<'a> {
         self.tally.now.set(options.now);
         if self.upstream.version() != self.seen.get() {
             self.renew(options.now);
@@ -194,12 +193,12 @@ impl Lane {
         }
     }
 
-    fn start(
+    fn start<'a>(
         self: &Rc<Self>,
         request: Request,
-        options: SendOptions<'_>,
+        options: SendOptions<'a>,
         permit: Option<Permit>,
-    ) -> Way<impl Future<Output = Result<Response, Box<Failure>>> + use<>> {
+    ) -> Way<'a, impl Future<Output = Result<Response, Box<Failure>>> + use<>> {
         match self.pick(&options) {
             Some(turn) => {
                 let site = Rc::clone(&turn.site);
@@ -210,17 +209,14 @@ impl Lane {
         }
     }
 
-    /// Waits for room; what it needs of the options is copied, for the wait may be long.
+    /// Waits for room.
     #[cold]
-    fn queue(
+    fn queue<'a>(
         self: &Rc<Self>,
         request: Request,
-        options: SendOptions<'_>,
-    ) -> LocalBoxFuture<'static, Result<Sent, Box<Failure>>> {
+        mut options: SendOptions<'a>,
+    ) -> LocalBoxFuture<'a, Result<Sent, Box<Failure>>> {
         let lane = Rc::clone(self);
-        let avoid: SmallVec<[u32; 4]> = options.avoid.into();
-        let (key, stay) = (options.key, options.stay);
-        let on_informational = options.on_informational;
         let Some(gate) = lane.upstream.limits.gate.clone() else {
             return Box::pin(future::ready(Err(self.nobody(request))));
         };
@@ -229,16 +225,8 @@ impl Lane {
                 Ok(permit) => permit,
                 Err(full) => return Err(lane.full(request, full)),
             };
-            let now = Instant::now();
-            lane.tally.now.set(now);
-            let options = SendOptions {
-                now,
-                avoid: &avoid,
-                key,
-                stay,
-                on_informational,
-                picked: None,
-            };
+            options.now = Instant::now();
+            lane.tally.now.set(options.now);
             lane.start(request, options, Some(permit)).await
         })
     }
@@ -396,8 +384,8 @@ impl Lane {
 }
 
 /// A request that is under way, waits in the queue, or has failed already.
-type Way<F> = Either<
-    Either<Sending<F>, LocalBoxFuture<'static, Result<Sent, Box<Failure>>>>,
+type Way<'a, F> = Either<
+    Either<Sending<F>, LocalBoxFuture<'a, Result<Sent, Box<Failure>>>>,
     future::Ready<Result<Sent, Box<Failure>>>,
 >;
 
