@@ -60,7 +60,7 @@ pub(crate) fn keep(
         _ if nature == Nature::LeavesHttp => false,
         _ if route.hedge.is_some() && nature == Nature::Idempotent => true,
         Some(policy) => is_of_use(policy, nature),
-        None => is_kept_by_default(request, lane, nature),
+        None => is_kept_by_default(request, lane),
     };
     if !wanted {
         return None;
@@ -88,14 +88,10 @@ fn is_of_use(policy: &Retry, nature: Nature) -> bool {
         }
 }
 
-/// A copy costs every request a little, so where the route says nothing it is kept only where it is
-/// needed sooner or later: connections of HTTP/1.1 end between two requests, and a GOAWAY or a
-/// refused stream of HTTP/2 may meet any request.
-fn is_kept_by_default(request: &Request, lane: &Lane, nature: Nature) -> bool {
-    match lane.upstream().settings().protocol {
-        Protocol::Http1 => nature == Nature::Idempotent && request.body.is_empty(),
-        Protocol::Http2 => true,
-    }
+/// Where the route says nothing, copies are kept only where they cost little: a stream of HTTP/2 may
+/// be refused. Of requests on idle connections of HTTP/1.1 the upstream's side keeps one.
+fn is_kept_by_default(request: &Request, lane: &Lane) -> bool {
+    request.body.is_empty() && lane.upstream().settings().protocol == Protocol::Http2
 }
 
 impl Spare {
@@ -253,14 +249,15 @@ impl Tries<'_> {
             }
             Err(failed) => (ended(failed), Pushback::Nothing),
         };
-        let untouched = match outcome {
-            Ok(_) => &mut None,
-            Err(failed) => &mut failed.request,
+        let (untouched, copied) = match outcome {
+            Ok(_) => (None, None),
+            Err(failed) => (failed.request.take(), failed.copy.take()),
         };
-        let resend = match (&untouched, &self.spare) {
-            (Some(_), _) => Resend::Untouched,
-            (None, Some(spare)) if spare.is_whole() => Resend::Copy,
-            (None, _) => Resend::Gone,
+        let resend = match (&untouched, &copied, &self.spare) {
+            (Some(_), ..) => Resend::Untouched,
+            (None, Some(_), _) => Resend::Copy,
+            (None, None, Some(spare)) if spare.is_whole() => Resend::Copy,
+            _ => Resend::Gone,
         };
         let facts = Facts {
             made: u32::try_from(exchange.decision.attempts.len()).unwrap_or(u32::MAX),
@@ -276,7 +273,8 @@ impl Tries<'_> {
             Verdict::Again(wait) => {
                 // Now, not after the wait: whoever still reads the body must not take more of it.
                 let copy = || self.spare.as_ref().and_then(|spare| spare.again());
-                let request = untouched.take().or_else(copy).ok_or(Why::Gone)?;
+                let request = untouched.or(copied).or_else(copy);
+                let request = request.ok_or(Why::Gone)?;
                 Ok((request, wait))
             }
         }

@@ -32,6 +32,8 @@ pub(crate) struct Failed {
     pub ran: Ran,
     /// The request, where not a byte of it was sent.
     pub request: Option<Request>,
+    /// A copy of it, where one was kept for a connection that had been idle.
+    pub copy: Option<Request>,
 }
 
 /// What became of a try.
@@ -125,6 +127,7 @@ where
             endpoint: this.picked.get(),
             ran: if was_sent { Ran::Maybe } else { Ran::Never },
             request: None,
+            copy: None,
         })))
     }
 }
@@ -132,12 +135,14 @@ where
 impl Failed {
     fn of(mut failure: upstream::Failure) -> Box<Self> {
         let request = failure.request.take();
+        let copy = failure.copy.take();
         let never = failure.unprocessed || request.is_some();
         Box::new(Self {
             endpoint: failure.endpoint,
             as_what: retry::condition(&failure),
             ran: if never { Ran::Never } else { Ran::Maybe },
             request,
+            copy,
             failure: translate(failure),
         })
     }

@@ -26,6 +26,8 @@ pub struct Failure {
     pub unprocessed: bool,
     /// True if the connection had carried other requests before: it may have been about to be closed.
     pub reused: bool,
+    /// A copy of the request, where it may be repeated and its connection had been idle.
+    pub copy: Option<Request>,
     /// The request, where not a byte of it was sent and its body is untouched. It can be gone all the
     /// same where the request is unprocessed: HTTP/2 refuses streams whose body is already on its way.
     pub request: Option<Request>,
@@ -63,6 +65,7 @@ impl Failure {
             detail,
             unprocessed: true,
             reused: false,
+            copy: None,
             request: None,
         })
     }

@@ -159,6 +159,8 @@ async fn without_a_policy_a_used_connection_that_ends_is_nobodys_fault() {
         let up = scripted(&[Says(OK), Closes, Says(OK)]).await;
         let gateway = gateway(&[&up.address], "").await;
         assert_eq!(gateway.get("/").await.status, 200);
+        // It shall have been idle.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         let answer = request(gateway.public(), with_body(method, "/", "")).await;
         assert_eq!(answer.status, status, "{method}");
     }

@@ -294,6 +294,8 @@ async fn what_may_have_run_is_sent_again_only_if_that_is_as_good_as_once() {
         let gateway = Gateway::start(yaml).await;
         let before = upstream.requests().len();
         assert_eq!(gateway.get("/bad").await.text(), "ok");
+        // It shall have been idle.
+        tokio::time::sleep(Duration::from_millis(150)).await;
         let again = format!(
             "{method} /bad HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
         );

@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{StatusCode, header};
 use hyper::body::Incoming;
@@ -31,7 +31,7 @@ use hyper_util::rt::TokioIo;
 use tokio::task::spawn_local;
 
 use crate::base::body::Body;
-use crate::base::message::{Request, Response};
+use crate::base::message::{Request, RequestHead, Response};
 use crate::upstream::client::bound::Permit;
 use crate::upstream::client::exchange::{Anew, Exchange, Sent};
 use crate::upstream::client::{Connections, OnInformational, Open, Site, Unanswered, wire};
@@ -49,6 +49,9 @@ pub(super) const HEAD_FIELDS: usize = 100;
 /// How much of a message is buffered on its way, each direction: with half of it, large answers cost
 /// the kernel a third more.
 const BUFFER: usize = 256 << 10;
+
+/// A connection that had no request for so long was idle.
+const IDLE: Duration = Duration::from_millis(50);
 
 /// How many pooled connections may turn out to be dead before a new one is made.
 const STALE_TRIES: u32 = 3;
@@ -176,6 +179,8 @@ fn start(
     InFlight,
 ) {
     let upgrade = request.head.headers.contains(header::UPGRADE);
+    let copy = may_be_stale(&connection) && !upgrade && may_be_repeated(&request);
+    let copy = copy.then(|| Box::new(request.head.copy()));
     let aside = wire::Aside::take(&mut request.head);
     let mut message = wire::http1(request, &site.endpoint);
     if let Some(callback) = on_informational {
@@ -186,6 +191,7 @@ fn start(
     let answer = connection.sender.try_send_request(message);
     let sent = InFlight {
         site,
+        copy,
         aside,
         written: connection.link.traffic.written(),
         upgrade,
@@ -194,10 +200,24 @@ fn start(
     (answer, sent)
 }
 
+/// True for a connection that has been idle: the endpoint may be closing it in this moment.
+///
+/// Busy connections are closed only by an endpoint that stops, and copies for that case would cost
+/// every request; who wants them says so by a policy.
+fn may_be_stale(connection: &Connection) -> bool {
+    matches!(connection.link.stay.get(), Stay::Until(rest, _) if rest >= IDLE)
+}
+
+fn may_be_repeated(request: &Request) -> bool {
+    request.body.is_empty() && request.head.method().is_idempotent()
+}
+
 /// What a request leaves behind when it was handed to its connection.
 struct InFlight {
     site: Rc<Site>,
     connection: Connection,
+    /// A copy for the case that the connection was about to be closed.
+    copy: Option<Box<RequestHead>>,
     aside: wire::Aside,
     /// What had been written before it.
     written: u32,
@@ -237,7 +257,7 @@ impl Sent for InFlight {
 impl InFlight {
     /// The request, if hyper had not begun to write it: the connection was closed between two
     /// requests, which is nobody's fault.
-    fn unsent(self, mut error: Unanswered) -> Result<Request, Box<Failure>> {
+    fn unsent(mut self, mut error: Unanswered) -> Result<Request, Box<Failure>> {
         match error.take_message() {
             Some(message) => Ok(self.aside.restore(message)),
             None => Err(self.explain(&error.into_error())),
@@ -245,7 +265,7 @@ impl InFlight {
     }
 
     /// The failure, with the request in it if hyper had not begun to write it.
-    fn failed(self, mut error: Unanswered) -> Box<Failure> {
+    fn failed(mut self, mut error: Unanswered) -> Box<Failure> {
         let message = error.take_message();
         let failure = self.explain(&error.into_error());
         match message {
@@ -254,13 +274,17 @@ impl InFlight {
         }
     }
 
-    fn explain(&self, error: &hyper::Error) -> Box<Failure> {
+    fn explain(&mut self, error: &hyper::Error) -> Box<Failure> {
         let link = &self.connection.link;
         let mut failure = self.site.explain(error);
         if matches!(failure.cause, Cause::Closed | Cause::Protocol) {
             // Where already the first write failed, the endpoint got no byte.
             failure.unprocessed = link.traffic.written() == self.written;
             failure.reused = link.answered.get();
+            failure.copy = self.copy.take().map(|head| Request {
+                head: *head,
+                body: Body::empty(),
+            });
             if failure.reused {
                 self.site.closed_when_used(link.stay.get());
                 failure

@@ -234,6 +234,7 @@ impl Site {
             detail,
             unprocessed,
             reused: false,
+            copy: None,
             request: None,
         })
     }

@@ -23,12 +23,12 @@ use crate::upstream::connect::{Socket, Traffic};
 use crate::upstream::failure::Cause;
 
 /// The most streams at once on a connection of ours, even if the endpoint allows more.
-const STREAMS: u32 = 100;
+const STREAMS: u32 = 256;
 
 /// How much an endpoint may send ahead of the client, for one stream and for the connection: so much
 /// that all streams together cannot use up what the connection has. Otherwise a few clients that read
 /// slowly would stop everyone else's answers.
-const STREAM_WINDOW: u32 = 256 << 10;
+const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 
 /// How much of one request's body is buffered when the endpoint does not take it.
