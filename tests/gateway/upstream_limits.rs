@@ -112,6 +112,23 @@ async fn nobody_waits_for_longer_than_may_be() {
 }
 
 #[tokio::test]
+async fn an_attempt_that_ends_in_the_queue_is_an_overflow_and_nobodys_timeout() {
+    let a = Service::start("a").await;
+    let up = format!("endpoints: [\"{a}\"], limits: {{requests: 1, queue: 5, queue_timeout: 20s}}");
+    let route = ", timeouts: {attempt: 200ms}, retry: {attempts: 1}";
+    let gateway = Gateway::start(yaml(route, &up)).await;
+    // Its head has come, so that only its body is under way.
+    let held = tokio::spawn(gateway.get("/body?hold=body"));
+    a.holds(1).await;
+    refused(&gateway.get("/waits").await);
+    let line = logged(&gateway, "/waits").await;
+    assert_eq!(line["flag"], "UO", "{line}");
+    assert_eq!(a.held(), 1, "it was never sent");
+    a.release_all();
+    assert_eq!(held.await.expect("no panic").status, 200);
+}
+
+#[tokio::test]
 async fn who_leaves_the_queue_is_never_sent() {
     let a = Service::start("a").await;
     let gateway = gateway(&a, "requests: 1, queue: 1, queue_timeout: 20s").await;
