@@ -17,8 +17,8 @@ use crate::config::{Condition, Retry};
 use crate::proxy::attempt::{self, Clock, Outcome, attempt};
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
+use crate::proxy::inform;
 use crate::proxy::retry::{self, Ended, Facts, Nature, Pushback, Resend, Verdict, Why};
-use crate::proxy::{forward, inform};
 use crate::snapshot::Route;
 use crate::telemetry::decision::Flag;
 use crate::telemetry::metrics;
@@ -156,7 +156,7 @@ impl Tries<'_> {
         let mut options = SendOptions::new(now);
         options.key = self.lane.key(&request.head);
         options.stay = self.stay.as_ref().and_then(|stay| stay.wanted);
-        let permit = forward::expect_continue(request);
+        let permit = inform::expect_continue(request);
         options.on_informational = inform::relay(exchange, self.lane, permit);
         let clock = Clock::new(
             self.idle,
@@ -291,7 +291,7 @@ impl Tries<'_> {
         };
         let (picked, sweep) = (Cell::new(None), &exchange.local.sweep);
         let outcome = attempt(self.lane, request, options, clock, sweep, &picked).await;
-        forward::note_attempt(exchange, &outcome, now);
+        attempt::note(exchange, &outcome, now);
         outcome
     }
 

@@ -16,9 +16,10 @@ use crate::base::body::{BodyError, Progress};
 use crate::base::clock::{Sweep, Timeout};
 use crate::base::message::Request;
 use crate::config::Condition;
+use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
 use crate::proxy::retry::{self, Ran};
-use crate::telemetry::decision::Flag;
+use crate::telemetry::decision::{self, Flag};
 use crate::upstream::{self, Cause, Lane, SendOptions, Sent};
 
 /// A try that failed.
@@ -130,6 +131,26 @@ where
             copy: None,
         })))
     }
+}
+
+/// Notes an attempt that began at `start`.
+pub(crate) fn note(exchange: &mut Exchange, outcome: &Outcome, start: Instant) {
+    let (endpoint, end, status, flag) = match outcome {
+        Ok(sent) => {
+            let status = sent.response.head.status.as_u16();
+            (Some(sent.endpoint), sent.at, Some(status), None)
+        }
+        Err(failed) => {
+            let flag = failed.failure.flag;
+            (failed.endpoint, Instant::now(), None, Some(flag))
+        }
+    };
+    exchange.decision.attempts.push(decision::Attempt {
+        endpoint: endpoint.unwrap_or(u32::MAX),
+        took: end.saturating_duration_since(start),
+        status,
+        flag,
+    });
 }
 
 impl Failed {

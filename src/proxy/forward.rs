@@ -9,18 +9,17 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::future::LocalBoxFuture;
+use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
-use http::{StatusCode, Version};
 
 use crate::base::body::Progress;
 use crate::base::clock::{Sweep, Timeout};
-use crate::base::continuation::{self, Permit};
 use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
 use crate::proxy::admit::Wish;
 use crate::proxy::again::{self, Tries};
-use crate::proxy::attempt::Outcome;
+use crate::proxy::attempt::{self, Outcome};
 use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::failure::Failure;
 use crate::proxy::hedge;
@@ -28,7 +27,7 @@ use crate::proxy::mirror;
 use crate::proxy::retry::{self, Nature};
 use crate::proxy::upgrade::Switch;
 use crate::snapshot::{Backend, Route, Timeouts, To};
-use crate::telemetry::decision::{Attempt, Flag};
+use crate::telemetry::decision::Flag;
 use crate::upstream::{Lane, Sent};
 
 /// Sends the request to its backend.
@@ -183,7 +182,7 @@ async fn send(
     let again = {
         let picked = Cell::new(None);
         let outcome = tries.begin(exchange, request, now, &picked).await;
-        note_attempt(exchange, &outcome, now);
+        attempt::note(exchange, &outcome, now);
         match outcome {
             Ok(sent) if again::is_good(route, &sent) => {
                 return answered(exchange, Ok(sent), client, &tries, now);
@@ -257,26 +256,6 @@ fn ask_to_switch(request: &mut Request, wish: Wish) -> Option<Upgrade> {
     Some(client)
 }
 
-/// Notes an attempt that began at `start`.
-pub(crate) fn note_attempt(exchange: &mut Exchange, outcome: &Outcome, start: Instant) {
-    let (endpoint, end, status, flag) = match outcome {
-        Ok(sent) => {
-            let status = sent.response.head.status.as_u16();
-            (Some(sent.endpoint), sent.at, Some(status), None)
-        }
-        Err(failed) => {
-            let flag = failed.failure.flag;
-            (failed.endpoint, Instant::now(), None, Some(flag))
-        }
-    };
-    exchange.decision.attempts.push(Attempt {
-        endpoint: endpoint.unwrap_or(u32::MAX),
-        took: end.saturating_duration_since(start),
-        status,
-        flag,
-    });
-}
-
 /// How long both sides may be silent where the route does not say.
 const IDLE: Duration = Duration::from_mins(1);
 
@@ -294,26 +273,6 @@ fn count_body(request: &mut Request) -> Option<Arc<Progress>> {
     let (body, progress) = std::mem::take(&mut request.body).counted();
     request.body = body;
     Some(progress)
-}
-
-/// How long a body is held back for an upstream that does not say `100 Continue`.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// A client that waits for `100 Continue` gets it from the upstream, not from us.
-///
-/// Reading the body is what makes the HTTP library invite the client, so the body is held back
-/// until the upstream has invited it, or patience is over (RFC 9110, 10.1.1).
-pub(crate) fn expect_continue(request: &mut Request) -> Option<Permit> {
-    let expects = request
-        .head
-        .header(header::EXPECT)
-        .is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue"));
-    if !expects || request.body.is_empty() || request.head.version() < Version::HTTP_11 {
-        return None;
-    }
-    let (permit, body) = continuation::hold(std::mem::take(&mut request.body), PATIENCE);
-    request.body = body;
-    Some(permit)
 }
 
 /// What the upstream's answer means for the client.

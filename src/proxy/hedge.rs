@@ -20,9 +20,8 @@ use crate::base::clock::{Sweep, Timeout};
 use crate::base::message::Request;
 use crate::config::{After, Hedge};
 use crate::proxy::again::{self, Tries};
-use crate::proxy::attempt::{Outcome, attempt};
+use crate::proxy::attempt::{self, Outcome, attempt};
 use crate::proxy::context::Exchange;
-use crate::proxy::forward;
 use crate::proxy::retry::Nature;
 use crate::telemetry::decision::Attempt;
 use crate::telemetry::metrics;
@@ -214,7 +213,7 @@ impl<'a> Race<'a> {
             return;
         };
         runner.ended = true;
-        forward::note_attempt(exchange, outcome, runner.start);
+        attempt::note(exchange, outcome, runner.start);
         if number > 0 {
             let ended = if is_good(tries, outcome) {
                 metrics::Retry::Succeeded

@@ -1,10 +1,13 @@
-//! Informational responses (1xx) on their way from an upstream to the client.
+//! Informational responses (1xx) on their way from an upstream to the client, and the body that waits
+//! for one of them.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, header};
 
-use crate::base::continuation::Permit;
+use crate::base::continuation::{self, Permit};
+use crate::base::message::Request;
 use crate::proxy::context::Exchange;
 use crate::upstream::{Lane, OnInformational};
 
@@ -35,6 +38,26 @@ pub(crate) fn relay(
             wire.inform(&written(status, headers));
         }
     }))
+}
+
+/// How long a body is held back for an upstream that does not say `100 Continue`.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A client that waits for `100 Continue` gets it from the upstream, not from us.
+///
+/// Reading the body is what makes the HTTP library invite the client, so the body is held back
+/// until the upstream has invited it, or patience is over (RFC 9110, 10.1.1).
+pub(crate) fn expect_continue(request: &mut Request) -> Option<Permit> {
+    let expects = request
+        .head
+        .header(header::EXPECT)
+        .is_some_and(|expect| expect.eq_ignore_ascii_case("100-continue"));
+    if !expects || request.body.is_empty() || request.head.version() < Version::HTTP_11 {
+        return None;
+    }
+    let (permit, body) = continuation::hold(std::mem::take(&mut request.body), PATIENCE);
+    request.body = body;
+    Some(permit)
 }
 
 fn written(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
