@@ -367,6 +367,17 @@ impl ResponseHead {
         }
     }
 
+    /// The number in `grpc-status`, where the head of a gRPC answer is all there is of it.
+    pub fn grpc_status(&self) -> Option<u8> {
+        self.headers.text("grpc-status")?.parse().ok()
+    }
+
+    /// True for an answer with which a server, or a gateway before it, says that it cannot serve now:
+    /// 502, 503 or 504.
+    pub fn says_unavailable(&self) -> bool {
+        matches!(self.status.as_u16(), 502..=504)
+    }
+
     /// What a library parsed.
     pub fn from_http(parts: response::Parts) -> Self {
         Self {

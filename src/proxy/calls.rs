@@ -97,8 +97,7 @@ async fn send(
             .map_or_else(|_| Instant::now(), |sent| sent.at);
         series.attempt(local.id, status, flag, end.saturating_duration_since(now));
         if facts.made > 0 {
-            let failed = outcome.is_err();
-            let ended = if failed {
+            let ended = if outcome.is_err() {
                 metrics::Retry::Failed
             } else {
                 metrics::Retry::Succeeded

@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
-use http::StatusCode;
 use smallvec::SmallVec;
 
 use crate::base::clock::{Sweep, Timeout};
@@ -121,15 +120,9 @@ fn learn(lane: &Lane, outcome: &Outcome, start: Instant) {
 
 /// True for an answer that is worth the race: not one that only says "not me".
 fn is_good(tries: &Tries<'_>, outcome: &Outcome) -> bool {
-    let says_not_me = |status| {
-        matches!(
-            status,
-            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-        )
-    };
     outcome
         .as_ref()
-        .is_ok_and(|sent| !says_not_me(sent.response.head.status))
+        .is_ok_and(|sent| !sent.response.head.says_unavailable())
         && !again::is_failed(again::policy(tries.route), outcome)
 }
 

@@ -232,10 +232,7 @@ impl Ended {
     pub(crate) fn answered(head: &ResponseHead) -> Self {
         Self::Answered {
             status: head.status,
-            grpc: head
-                .headers
-                .text("grpc-status")
-                .and_then(|status| status.parse().ok()),
+            grpc: head.grpc_status(),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
-use crate::base::message::Response;
+use crate::base::message::{Response, ResponseHead};
 use crate::upstream::balance::Outcome;
 use crate::upstream::client::Site;
 use crate::upstream::failure::{Cause, Failure};
@@ -92,7 +92,7 @@ impl Turn {
     fn settle(&self, result: &Result<Response, Box<Failure>>, now: Instant) {
         let took = now.saturating_duration_since(self.start);
         let outcome = match result {
-            Ok(response) if says_not_me(response.head.status) => Outcome::Failed(took),
+            Ok(response) if says_not_me(&response.head) => Outcome::Failed(took),
             Ok(_) => Outcome::Answered(took),
             // The client's fault, not the endpoint's.
             Err(failure) if matches!(failure.cause, Cause::RequestBody(_)) => {
@@ -115,7 +115,7 @@ impl Turn {
         };
         let failed = match result {
             Ok(response) => Failed::by_status(response.head.status)
-                .or_else(|| Failed::by_grpc_status(grpc_status(response)?)),
+                .or_else(|| Failed::by_grpc_status(response.head.grpc_status()?)),
             Err(failure) => match Failed::by_cause(&failure.cause) {
                 Some(failed) => Some(failed),
                 None => return,
@@ -172,18 +172,7 @@ impl Drop for Turn {
     }
 }
 
-/// What the head of a gRPC answer without messages says.
-fn grpc_status(response: &Response) -> Option<u16> {
-    response.head.headers.text("grpc-status")?.parse().ok()
-}
-
-/// Answers with which an endpoint, or a gateway before it, says that it cannot serve now.
-fn says_not_me(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BAD_GATEWAY
-            | StatusCode::SERVICE_UNAVAILABLE
-            | StatusCode::GATEWAY_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS
-    )
+/// Answers with which an endpoint says that others should be asked now.
+fn says_not_me(head: &ResponseHead) -> bool {
+    head.says_unavailable() || head.status == StatusCode::TOO_MANY_REQUESTS
 }

@@ -59,7 +59,7 @@ impl Failed {
 
     /// What the number in `grpc-status` says: UNAVAILABLE is what 503 is, UNKNOWN, INTERNAL and
     /// DATA_LOSS are what 500 is. All others are answers.
-    pub fn by_grpc_status(code: u16) -> Option<Self> {
+    pub fn by_grpc_status(code: u8) -> Option<Self> {
         match code {
             14 => Some(Self::Gateway),
             2 | 13 | 15 => Some(Self::Server),
