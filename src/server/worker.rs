@@ -180,6 +180,8 @@ fn run(
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut changes = lifecycle.subscribe();
+        // A thread that the system starts late may have missed the end.
+        changes.mark_changed();
         loop {
             tokio::select! {
                 biased;

@@ -171,3 +171,20 @@ async fn two_gateways_in_one_process_leave_each_other_alone() {
     drop(one);
     assert_eq!(get(&other, "/visits").await.1, "visit 2\n");
 }
+
+/// An end may overtake the start of a worker's thread, the likelier the more of them there are.
+#[test]
+fn a_gateway_that_is_dropped_at_once_ends() {
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let yaml = format!(
+            "runtime: {{workers: 32}}\n{}\nroutes: []\n",
+            crate::harness::QUIET
+        );
+        for _ in 0..20 {
+            drop(start(yaml.as_str(), Registry::new()));
+        }
+        ended.send(()).expect("somebody waits");
+    });
+    end.recv_timeout(LONG).expect("an end");
+}
