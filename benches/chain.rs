@@ -11,7 +11,7 @@ use futures_util::future::LocalBoxFuture;
 use http::{Extensions, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use retort::base::caller::{CallError, Caller};
 use retort::base::message::{Request, Response};
-use retort::middleware::{Chain, Context, Down, Hooks, Middleware, Natives, Up};
+use retort::middleware::{Chain, Context, Down, Effects, Hooks, Middleware, Natives, Up};
 use retort::telemetry::decision::Decision;
 
 /// Calls nobody.
@@ -98,6 +98,7 @@ fn bench(c: &mut Criterion, name: &str, settings: &[&str]) {
         let run = |world: &mut (Request, Response, Decision, Extensions)| {
             let (request, response, record, kept) = world;
             let mut cx = Context {
+                effects: Effects::Real,
                 now,
                 record,
                 kept,

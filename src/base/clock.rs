@@ -11,6 +11,20 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+/// The time as requests know it: that of the system, or that of a rehearsal, whose clock stands still
+/// until everybody waits for it.
+///
+/// Nothing on a request's way may read another clock. Outside of a process that rehearses it costs
+/// one relaxed load more than the system's.
+pub fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// How long ago that was.
+pub fn since(then: Instant) -> Duration {
+    now().saturating_duration_since(then)
+}
+
 /// How often a [`Sweep`] looks at its deadlines, and so how late one may fire.
 pub const TICK: Duration = Duration::from_millis(100);
 

@@ -33,6 +33,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::base::caller::{CallError, Caller};
+use crate::base::clock;
 use crate::base::message::{Request, Response};
 use crate::base::problem::{Problem, Spanned};
 use crate::handler::blocking::{Blocking, BlockingError};
@@ -284,7 +285,7 @@ impl Context {
     /// How long there is left until the deadline; none without one.
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+            .map(|deadline| deadline.saturating_duration_since(clock::now()))
     }
 
     /// Sends a request to an upstream, by its name in the configuration.

@@ -8,11 +8,11 @@
 //! the request through, in reverse, each once; the one that answered is not among them.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use futures_util::future::LocalBoxFuture;
 
 use super::{Context, Middleware, Resume, Step};
+use crate::base::clock;
 use crate::base::message::{Request, Response};
 
 /// Middlewares in the order in which they see a request.
@@ -167,6 +167,35 @@ impl Chain {
         self.up(at, response, cx)
     }
 
+    /// Runs one request hook to its end, for whoever looks at what each of them does; a response is
+    /// its answer.
+    ///
+    /// # Cancel safety
+    /// As [`Chain::run_down`].
+    pub async fn step_down(
+        &self,
+        at: usize,
+        request: &mut Request,
+        cx: &mut Context<'_>,
+    ) -> Option<Box<Response>> {
+        let link = self.0.get(at)?;
+        let mut step = link.middleware.on_request(request, cx);
+        loop {
+            match step {
+                Step::Next => return None,
+                Step::Answer(response) => {
+                    cx.record.middleware = Some(link.middleware.kind());
+                    return Some(response);
+                }
+                Step::Wait(future) => {
+                    let resume = future.await;
+                    cx.now = clock::now();
+                    step = resume(request, cx);
+                }
+            }
+        }
+    }
+
     /// Runs the request hooks to the end, waiting where one must.
     ///
     /// # Cancel safety
@@ -179,7 +208,7 @@ impl Chain {
                 Down::Answer { response, at } => return Outcome::Answer { response, at },
                 Down::Wait { future, at } => {
                     let resume = future.await;
-                    cx.now = Instant::now();
+                    cx.now = clock::now();
                     down = self.resume_down(at, resume, request, cx);
                 }
             }
@@ -194,7 +223,7 @@ impl Chain {
         let mut up = self.up(count, response, cx);
         while let Up::Wait { future, at } = up {
             let resume = future.await;
-            cx.now = Instant::now();
+            cx.now = clock::now();
             up = self.resume_up(at, resume, response, cx);
         }
     }

@@ -225,6 +225,18 @@ pub struct Context<'a> {
     pub kept: &'a mut http::Extensions,
     /// Calls out.
     pub caller: &'a Rc<dyn Caller>,
+    /// What may be changed beyond the request.
+    pub effects: Effects,
+}
+
+/// What a middleware may change beyond the request that it sees.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Effects {
+    /// Whatever it is there for.
+    #[default]
+    Real,
+    /// Nothing: somebody asks what would happen. What is counted is looked at and not counted.
+    None,
 }
 
 /// What a hook decides about `M`, a [`Request`] or a [`Response`].

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Context, Hooks, Kind, Step};
+use super::{Context, Effects, Hooks, Kind, Step};
 use crate::base::message::{Request, Response};
 
 /// Runs a middleware that a Rust program has registered with the gateway.
@@ -78,10 +78,19 @@ impl Kind for Native {
 
 impl Hooks for Native {
     fn on_request(&self, request: &mut Request, cx: &mut Context<'_>) -> Step<Request> {
+        if cx.effects == Effects::None {
+            // What it would do beyond the request, nobody knows.
+            let note = format!("`{}` is the program's own and was not asked", self.name);
+            cx.record.note(note);
+            return Step::Next;
+        }
         self.hooks.on_request(request, cx)
     }
 
     fn on_response(&self, response: &mut Response, cx: &mut Context<'_>) -> Step<Response> {
+        if cx.effects == Effects::None {
+            return Step::Next;
+        }
         self.hooks.on_response(response, cx)
     }
 }

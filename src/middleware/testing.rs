@@ -45,6 +45,7 @@ impl World {
 
     pub(super) fn cx(&mut self) -> Context<'_> {
         Context {
+            effects: Effects::Real,
             now: self.now,
             record: &mut self.record,
             kept: &mut self.kept,

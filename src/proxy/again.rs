@@ -10,7 +10,7 @@ use http::header;
 use smallvec::SmallVec;
 
 use crate::base::body::Body;
-use crate::base::clock::Timeout;
+use crate::base::clock::{self, Timeout};
 use crate::base::message::{Client, Request, RequestHead};
 use crate::base::replay::Replay;
 use crate::config::{Condition, Retry};
@@ -214,7 +214,7 @@ impl Tries<'_> {
         mut outcome: Outcome,
     ) -> Result<Sent, Failure> {
         loop {
-            let now = Instant::now();
+            let now = clock::now();
             let (request, wait) = match self.decide(exchange, &mut outcome, now) {
                 Ok(next) => next,
                 Err(why) => return self.over(exchange, outcome, why),
@@ -282,7 +282,7 @@ impl Tries<'_> {
 
     /// One more attempt, if possible elsewhere.
     async fn attempt(&self, exchange: &mut Exchange, mut request: Request) -> Outcome {
-        let now = Instant::now();
+        let now = clock::now();
         let (options, clock) = self.prepare(exchange, &mut request, now);
         let tried = tried(exchange);
         let options = SendOptions {

@@ -13,7 +13,7 @@ use http::header::{self, HeaderValue};
 use pin_project_lite::pin_project;
 
 use crate::base::body::{BodyError, Progress};
-use crate::base::clock::{Sweep, Timeout};
+use crate::base::clock::{self, Sweep, Timeout};
 use crate::base::message::Request;
 use crate::config::Condition;
 use crate::proxy::context::Exchange;
@@ -116,7 +116,7 @@ where
         let is_its_fault = match failure.flag {
             Flag::UpstreamTimeout => true,
             // Clients may set deadlines that nobody can meet.
-            Flag::Deadline => this.start.elapsed() >= FAIR,
+            Flag::Deadline => clock::since(*this.start) >= FAIR,
             _ => false,
         };
         if is_its_fault {
@@ -142,7 +142,7 @@ pub(crate) fn note(exchange: &mut Exchange, outcome: &Outcome, start: Instant) {
         }
         Err(failed) => {
             let flag = failed.failure.flag;
-            (failed.endpoint, Instant::now(), None, Some(flag))
+            (failed.endpoint, clock::now(), None, Some(flag))
         }
     };
     exchange.decision.attempts.push(decision::Attempt {
@@ -191,7 +191,7 @@ impl Clock {
         loop {
             if let Some(timer) = &mut self.timer {
                 ready!(Pin::new(timer).poll(cx));
-                now = Instant::now();
+                now = clock::now();
                 if let Some(failure) = self.rang(now) {
                     return Poll::Ready(failure);
                 }

@@ -7,7 +7,7 @@ use futures_util::future::LocalBoxFuture;
 use smallvec::SmallVec;
 
 use crate::base::caller::{CallError, Caller};
-use crate::base::clock::Timeout;
+use crate::base::clock::{self, Timeout};
 use crate::base::message::{Request, Response};
 use crate::proxy::retry::{self, Ended, Facts, Pushback, Ran, Resend, Verdict, Why};
 use crate::proxy::{Local, again, attempt};
@@ -44,7 +44,7 @@ impl Caller for Calls {
             let Some(place) = view.snapshot.upstream_named(&upstream) else {
                 return Err(CallError::Unknown(upstream));
             };
-            let now = Instant::now();
+            let now = clock::now();
             let timeout = Timeout::new(&local.sweep, now, LONGEST);
             tokio::select! {
                 biased;
@@ -78,7 +78,7 @@ async fn send(
         deadline: begin.checked_add(LONGEST),
     };
     loop {
-        let now = Instant::now();
+        let now = clock::now();
         let options = SendOptions {
             avoid: &tried,
             ..SendOptions::new(now)
@@ -94,7 +94,7 @@ async fn send(
             .map(|failure| attempt::flag(&failure.cause));
         let end = outcome
             .as_ref()
-            .map_or_else(|_| Instant::now(), |sent| sent.at);
+            .map_or_else(|_| clock::now(), |sent| sent.at);
         series.attempt(local.id, status, flag, end.saturating_duration_since(now));
         if facts.made > 0 {
             let ended = if outcome.is_err() {

@@ -13,6 +13,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use crate::base::body::Progress;
+use crate::base::clock;
 use crate::base::message::RequestHead;
 use crate::handler::Handler;
 use crate::middleware;
@@ -114,7 +115,7 @@ impl Exchange {
             listener,
             route: None,
             method: head.method().clone(),
-            started: Instant::now(),
+            started: clock::now(),
             waited: Duration::ZERO,
             came: None,
             answered: None,
@@ -179,10 +180,15 @@ impl Exchange {
         self.answered = Some(came.unwrap_or_else(Instant::now));
     }
 
+    /// The status of the answer, as far as there is one.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// The time, now that the backend's turn has come.
     pub(crate) fn turn(&self) -> Instant {
         if self.hooked {
-            Instant::now()
+            clock::now()
         } else {
             self.started
         }
@@ -195,6 +201,7 @@ impl Exchange {
             record: &mut self.decision,
             kept: &mut self.kept,
             caller: &self.local.caller.0,
+            effects: self.local.effects(),
         }
     }
 
@@ -206,7 +213,7 @@ impl Exchange {
     }
 
     fn close(&mut self) {
-        let now = Instant::now();
+        let now = clock::now();
         if self.answered.is_none() {
             self.decision.fail(
                 Flag::ClientLeft,
@@ -236,6 +243,9 @@ impl Exchange {
             },
         );
         self.count_backend();
+        if let Some(witness) = &self.local.witness {
+            witness.closed(self);
+        }
         if let Some(said) = self.log.take() {
             self.write_log(&said, took);
         }

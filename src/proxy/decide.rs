@@ -6,6 +6,7 @@ use crate::base::message::{Request, RequestHead, Response};
 use crate::middleware::{Chain, Outcome};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::Failure;
+use crate::proxy::witness::Hook;
 use crate::routing::{Found, Table};
 use crate::snapshot::{Backend, Route, Snapshot};
 use crate::telemetry::decision::Flag;
@@ -145,6 +146,9 @@ pub(crate) async fn down(
     exchange: &mut Exchange,
     request: &mut Request,
 ) -> (Depth, Option<Box<Response>>) {
+    if exchange.local.witness.is_some() {
+        return Box::pin(down_watched(chains, exchange, request)).await;
+    }
     for (place, chain) in chains.iter().enumerate() {
         let Some(chain) = chain else {
             continue;
@@ -157,6 +161,46 @@ pub(crate) async fn down(
                 within: at,
             };
             return (depth, Some(response));
+        }
+    }
+    let depth = Depth {
+        chains: chains.len(),
+        within: 0,
+    };
+    (depth, None)
+}
+
+/// The same, one by one, so that a witness sees what each of them does.
+async fn down_watched(
+    chains: &Chains<'_>,
+    exchange: &mut Exchange,
+    request: &mut Request,
+) -> (Depth, Option<Box<Response>>) {
+    for (place, chain) in chains.iter().enumerate() {
+        let Some(chain) = chain else {
+            continue;
+        };
+        for (at, (label, middleware)) in chain.iter().enumerate() {
+            let (before, noted) = (request.head.copy(), exchange.decision.notes.len());
+            let answer = chain.step_down(at, request, &mut exchange.hooks()).await;
+            if let Some(witness) = &exchange.local.witness {
+                witness.passed(&Hook {
+                    chain: place,
+                    label,
+                    kind: middleware.kind(),
+                    before: &before,
+                    after: &request.head,
+                    notes: exchange.decision.notes.get(noted..).unwrap_or_default(),
+                    answer: answer.as_deref(),
+                });
+            }
+            if answer.is_some() {
+                let depth = Depth {
+                    chains: place,
+                    within: at,
+                };
+                return (depth, answer);
+            }
         }
     }
     let depth = Depth {

@@ -13,7 +13,7 @@ use http::StatusCode;
 use http::header::{self, HeaderName, HeaderValue};
 
 use crate::base::body::Progress;
-use crate::base::clock::{Sweep, Timeout};
+use crate::base::clock::{self, Sweep, Timeout};
 use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::upgrade::Upgrade;
 use crate::handler::{self, Handler};
@@ -46,6 +46,9 @@ pub(crate) async fn forward(
     exchange.limits.deadline = deadline(exchange, request, timeouts);
     if idle(exchange, timeouts).is_some() || exchange.view.snapshot.access_log.is_on() {
         exchange.received = count_body(request);
+    }
+    if let Some(witness) = &exchange.local.witness {
+        witness.forwarded(exchange, place, &request.head);
     }
     mirror::copy(exchange, request, wish);
     match &backend.to {
@@ -97,6 +100,10 @@ async fn answer_here(
     request: &mut Request,
     handler: &Arc<Handler>,
 ) -> Result<Response, Failure> {
+    let witness = exchange.local.witness.as_ref();
+    if let Some(answer) = witness.and_then(|witness| witness.stands_in(handler)) {
+        return Ok(answer);
+    }
     let start = exchange.turn();
     let deadline = exchange.limits.deadline;
     let context = handler::Context {
@@ -106,7 +113,7 @@ async fn answer_here(
     };
     let run = handler.run(std::mem::take(request), context);
     let outcome = within(run, &exchange.local.sweep, start, deadline).await;
-    let end = Instant::now();
+    let end = clock::now();
     exchange.waited = end.saturating_duration_since(start);
     exchange.came = Some(end);
     match outcome {
@@ -167,6 +174,9 @@ async fn send(
         Wish::Plain => retry::nature(request.head.method(), policy),
         Wish::Upgrade => Nature::LeavesHttp,
     };
+    if let Some(witness) = &exchange.local.witness {
+        witness.nature(nature);
+    }
     let tries = Tries {
         lane,
         route,
@@ -239,7 +249,7 @@ fn answered(
             answer_of(exchange, sent, client, &tries.route.timeouts)
         }
         Err(failure) => {
-            exchange.waited = start.elapsed();
+            exchange.waited = clock::since(start);
             Err(failure)
         }
     }

@@ -15,7 +15,7 @@ use futures_util::future::LocalBoxFuture;
 use futures_util::stream::FuturesUnordered;
 use smallvec::SmallVec;
 
-use crate::base::clock::{Sweep, Timeout};
+use crate::base::clock::{self, Sweep, Timeout};
 use crate::base::message::Request;
 use crate::config::{After, Hedge};
 use crate::proxy::again::{self, Tries};
@@ -76,7 +76,7 @@ pub(crate) async fn send(
     loop {
         match race.next(&mut timer).await {
             Event::Late => {
-                let now = Instant::now();
+                let now = clock::now();
                 timer = None;
                 if race.ask_another(exchange, tries, now) {
                     left -= 1;
@@ -227,7 +227,7 @@ impl<'a> Race<'a> {
             runner.ended = true;
             exchange.decision.attempts.push(Attempt {
                 endpoint: runner.endpoint.get().unwrap_or(u32::MAX),
-                took: runner.start.elapsed(),
+                took: clock::since(runner.start),
                 status: None,
                 flag: None,
             });

@@ -10,14 +10,17 @@ use std::time::Instant;
 use http::header::HeaderValue;
 
 use crate::base::caller::Caller;
-use crate::base::clock::Sweep;
+use crate::base::clock::{self, Sweep};
 use crate::base::lifecycle::Lifecycle;
 use crate::base::pressure::Gauge;
 use crate::handler::blocking::Blocking;
+use crate::middleware::Effects;
 use crate::proxy::calls::Calls;
 use crate::proxy::mirror::Running;
+use crate::proxy::witness::Witness;
 use crate::snapshot::publish::{Published, Reader, View};
 use crate::telemetry::access_log::{AccessLog, Entry, Lines};
+use crate::telemetry::metrics::REHEARSAL;
 
 /// Everything that the requests of one worker share; it never leaves the worker's thread.
 #[derive(Debug)]
@@ -42,6 +45,8 @@ pub struct Local {
     pub pressure: Arc<Gauge>,
     /// Copies of requests that are on their way.
     pub(crate) mirrors: Running,
+    /// Who watches, where this is a rehearsal.
+    pub(crate) witness: Option<WitnessHandle>,
     lifecycle: Arc<Lifecycle>,
     now: Cell<Instant>,
     /// The revision that the last tick saw.
@@ -57,6 +62,23 @@ impl std::fmt::Debug for CallerHandle {
     }
 }
 
+/// A witness that can be printed, as its owners want to be.
+pub(crate) struct WitnessHandle(Rc<dyn Witness>);
+
+impl std::ops::Deref for WitnessHandle {
+    type Target = dyn Witness;
+
+    fn deref(&self) -> &(dyn Witness + 'static) {
+        &*self.0
+    }
+}
+
+impl std::fmt::Debug for WitnessHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Witness")
+    }
+}
+
 impl Local {
     /// For the calling thread.
     pub fn new(
@@ -66,8 +88,31 @@ impl Local {
         pressure: Arc<Gauge>,
         blocking: Blocking,
     ) -> Rc<Self> {
-        let now = Instant::now();
         let reader = Reader::new(published);
+        Self::assemble(id, reader, lifecycle, pressure, blocking, None)
+    }
+
+    /// For a rehearsal on the calling thread: what happens there is counted and logged nowhere.
+    pub(crate) fn rehearsing(
+        reader: Reader,
+        lifecycle: Arc<Lifecycle>,
+        pressure: Arc<Gauge>,
+        blocking: Blocking,
+        witness: Rc<dyn Witness>,
+    ) -> Rc<Self> {
+        let witness = Some(WitnessHandle(witness));
+        Self::assemble(REHEARSAL, reader, lifecycle, pressure, blocking, witness)
+    }
+
+    fn assemble(
+        id: usize,
+        reader: Reader,
+        lifecycle: Arc<Lifecycle>,
+        pressure: Arc<Gauge>,
+        blocking: Blocking,
+        witness: Option<WitnessHandle>,
+    ) -> Rc<Self> {
+        let now = clock::now();
         let view = reader.view();
         Rc::new_cyclic(|this| Self {
             id,
@@ -81,6 +126,7 @@ impl Local {
             admitted: Cell::new(0),
             pressure,
             mirrors: Running::default(),
+            witness,
             lifecycle,
             now: Cell::new(now),
         })
@@ -89,6 +135,13 @@ impl Local {
     /// The time of the last tick: good enough for what is seconds away, and free.
     pub fn now(&self) -> Instant {
         self.now.get()
+    }
+
+    /// What middlewares may change beyond their request.
+    pub(crate) fn effects(&self) -> Effects {
+        self.witness
+            .as_ref()
+            .map_or(Effects::Real, |witness| witness.effects())
     }
 
     /// True once the gateway takes no new work.
@@ -108,6 +161,9 @@ impl Local {
         }
         for (lane, upstream) in view.lanes.iter().zip(&view.snapshot.upstreams) {
             lane.sweep(now);
+            if self.witness.is_some() {
+                continue;
+            }
             let counts = lane.counts();
             let series = &upstream.series;
             series.connections(self.id, counts.active, counts.idle);
@@ -115,12 +171,16 @@ impl Local {
             series.connected(self.id, made, failed);
             series.set_queue(lane.upstream().queued());
         }
-        self.lines_to(&view.snapshot.access_log, now).flush(now);
+        if self.witness.is_none() {
+            self.lines_to(&view.snapshot.access_log, now).flush(now);
+        }
     }
 
     /// Writes a line of the access log.
     pub(crate) fn log(&self, log: &Arc<AccessLog>, entry: &Entry<'_>) {
-        self.lines_to(log, self.now()).write(entry);
+        if self.witness.is_none() {
+            self.lines_to(log, self.now()).write(entry);
+        }
     }
 
     /// The worker's lines to that log; lines to an earlier one are handed over first.

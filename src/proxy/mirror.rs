@@ -7,12 +7,12 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::header;
 
 use crate::base::body::Body;
-use crate::base::clock::Timeout;
+use crate::base::clock::{self, Timeout};
 use crate::base::message::Request;
 use crate::base::pressure::Level;
 use crate::base::tee::{self, Broken, News};
@@ -96,7 +96,7 @@ async fn run(
     (request, news): (Request, News),
     mut timeout: Timeout,
 ) {
-    let now = Instant::now();
+    let now = clock::now();
     let send = view.lane(upstream).send(request, SendOptions::new(now));
     let sent = tokio::select! {
         biased;
@@ -119,7 +119,7 @@ async fn run(
                 () = timeout => {}
             }
         }
-        Err(flag) => count(local, view, upstream, Err(flag), now.elapsed()),
+        Err(flag) => count(local, view, upstream, Err(flag), clock::since(now)),
     }
 }
 

@@ -4,10 +4,10 @@
 //! pure functions of the request's head and the snapshot; what is done is thin.
 
 mod admit;
-mod again;
+pub(crate) mod again;
 mod attempt;
 mod calls;
-mod context;
+pub(crate) mod context;
 mod decide;
 mod failure;
 mod forward;
@@ -17,8 +17,9 @@ mod local;
 mod mirror;
 mod present;
 mod reply;
-mod retry;
+pub(crate) mod retry;
 mod upgrade;
+pub(crate) mod witness;
 
 pub use local::{Entered, Local, Origin, Wire};
 pub use reply::Tracked;
@@ -54,6 +55,9 @@ pub async fn serve(
         Err(unrouted) => unrouted.route,
     };
     exchange.routed(route, &request.head);
+    if let Some(witness) = &local.witness {
+        witness.routed(&exchange, route, &request.head);
+    }
     let response = answer(&mut exchange, request, routed).await;
     reply::finish(exchange, response)
 }
@@ -61,6 +65,9 @@ pub async fn serve(
 /// Lets the request in, and finds its route.
 fn route(exchange: &Exchange, head: &mut RequestHead) -> Result<(Wish, usize), Unrouted> {
     let wish = exchange.admit(head)?;
+    if let Some(witness) = &exchange.local.witness {
+        witness.admitted(exchange, head);
+    }
     Ok((wish, decide::route(exchange, head)?))
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, Version};
 use http_body::{Body as _, Frame, SizeHint};
 
 use crate::base::body::{Body, BodyError};
-use crate::base::clock::Timeout;
+use crate::base::clock::{self, Timeout};
 use crate::base::message::{Response, ResponseHead};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::{self, Failure};
@@ -246,15 +246,11 @@ impl Drop for Tracked {
 
 impl Limits {
     /// Ready once a limit is passed; the timer is only touched while nothing comes.
-    fn poll(
-        &mut self,
-        sweep: &std::rc::Rc<crate::base::clock::Sweep>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Flag> {
+    fn poll(&mut self, sweep: &std::rc::Rc<clock::Sweep>, cx: &mut Context<'_>) -> Poll<Flag> {
         loop {
             if let Some(timer) = &mut self.timer {
                 std::task::ready!(Pin::new(timer).poll(cx));
-                let now = Instant::now();
+                let now = clock::now();
                 if self.deadline.is_some_and(|deadline| deadline <= now) {
                     return Poll::Ready(Flag::Deadline);
                 }
@@ -263,7 +259,7 @@ impl Limits {
                 }
             }
             self.progress = false;
-            let now = Instant::now();
+            let now = clock::now();
             let left = self.deadline.map(|at| at.saturating_duration_since(now));
             let wait = match (self.idle, left) {
                 (Some(idle), Some(left)) => idle.min(left),

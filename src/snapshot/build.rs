@@ -27,6 +27,16 @@ pub struct Builder {
     metrics: Arc<Metrics>,
     revision: u64,
     kept: Kept,
+    purpose: Purpose,
+}
+
+/// What snapshots are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// To serve.
+    Service,
+    /// To show what service would do: without a network and without a log.
+    Rehearsal,
 }
 
 /// What the last snapshot was made of, by identity and fingerprint.
@@ -60,6 +70,16 @@ impl Builder {
             metrics,
             revision: 0,
             kept: Kept::default(),
+            purpose: Purpose::Service,
+        }
+    }
+
+    /// The same for snapshots that are rehearsed: nothing is resolved, looked for, or opened.
+    #[must_use]
+    pub fn for_rehearsal(self) -> Self {
+        Self {
+            purpose: Purpose::Rehearsal,
+            ..self
         }
     }
 
@@ -149,6 +169,9 @@ impl Run<'_> {
         let zone = self.zone.as_deref();
         let built = match self.builder.kept.upstreams.get(&key) {
             Some(same) if same.zone() == zone => Arc::clone(same),
+            _ if self.builder.purpose == Purpose::Rehearsal => {
+                upstream::Upstream::rehearsed(name, &upstream.settings, zone, Arc::clone(&series))
+            }
             _ => match upstream::Upstream::build(
                 name,
                 &upstream.settings,
@@ -331,6 +354,17 @@ impl Run<'_> {
     }
 
     fn access_log(&mut self, settings: &access_log::Settings) -> Option<Arc<AccessLog>> {
+        let silent;
+        let settings = match self.builder.purpose {
+            Purpose::Service => settings,
+            Purpose::Rehearsal => {
+                silent = access_log::Settings {
+                    output: access_log::Output::None,
+                    ..settings.clone()
+                };
+                &silent
+            }
+        };
         let log = match &self.builder.kept.access_log {
             Some((same, log)) if same == settings => Arc::clone(log),
             _ => match AccessLog::open(settings, &self.builder.metrics) {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 
 use crate::snapshot::Snapshot;
-use crate::upstream::{Lane, Upstream};
+use crate::upstream::{Dial, Lane, Upstream};
 
 /// The snapshot in force.
 #[derive(Debug)]
@@ -24,9 +24,13 @@ pub struct Published {
 impl Published {
     /// Starts with a first snapshot.
     pub fn new(first: Snapshot) -> Self {
+        Self::of(Arc::new(first))
+    }
+
+    fn of(first: Arc<Snapshot>) -> Self {
         Self {
             revision: AtomicU64::new(first.revision),
-            current: ArcSwap::from_pointee(first),
+            current: ArcSwap::new(first),
         }
     }
 
@@ -71,6 +75,24 @@ impl Reader {
             seen: Cell::new(snapshot.revision),
             view: RefCell::new(Rc::new(View::new(snapshot, &[]))),
             published,
+        }
+    }
+
+    /// A reader of one snapshot that shows its rules to a rehearsal: each upstream as `upstream`
+    /// gives it, with `dial` for its network.
+    pub fn rehearsing(
+        snapshot: Arc<Snapshot>,
+        upstream: impl Fn(&Arc<Upstream>) -> Arc<Upstream>,
+        dial: &Rc<dyn Dial>,
+    ) -> Self {
+        let upstreams = snapshot.upstreams.iter();
+        let lane = |of: &super::Upstream| Lane::rehearsing(upstream(&of.upstream), Rc::clone(dial));
+        let lanes = upstreams.map(lane).collect();
+        Self {
+            seen: Cell::new(snapshot.revision),
+            // Of its own, so that nothing follows.
+            published: Arc::new(Published::of(Arc::clone(&snapshot))),
+            view: RefCell::new(Rc::new(View { snapshot, lanes })),
         }
     }
 

@@ -1,17 +1,36 @@
-//! New connections to an endpoint: TCP or a Unix socket.
+//! New connections to an endpoint: TCP, a Unix socket, or what a rehearsal has in their place.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures_util::future::LocalBoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::base::address::Address;
 use crate::base::gather;
+use crate::upstream::Endpoint;
+
+/// Makes connections in the place of the network, for rehearsals.
+pub trait Dial {
+    /// A pipe to an endpoint of that upstream.
+    ///
+    /// # Errors
+    /// What the system would say of an endpoint that cannot be reached.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the attempt.
+    fn dial(
+        &self,
+        upstream: &str,
+        endpoint: &Endpoint,
+    ) -> LocalBoxFuture<'static, io::Result<DuplexStream>>;
+}
 
 /// A connected socket, which tells when an informational response comes in, and whether anything
 /// comes and goes at all.
@@ -67,6 +86,34 @@ impl Socket {
 enum Kind {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Memory(DuplexStream),
+}
+
+/// How an upstream's endpoints are reached without a network.
+pub(super) struct Dialer {
+    pub(super) dial: Rc<dyn Dial>,
+    pub(super) upstream: Box<str>,
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer")
+            .field("upstream", &self.upstream)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dialer {
+    /// What [`connect`] is to the network.
+    pub(super) async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        timeout: Duration,
+        informs: &Arc<AtomicBool>,
+    ) -> Result<Socket, Option<io::Error>> {
+        let pipe = self.dial.dial(&self.upstream, endpoint);
+        within(timeout, informs, async { pipe.await.map(Kind::Memory) }).await
+    }
 }
 
 /// Connects, or says why not; `None` is a timeout.
@@ -89,6 +136,14 @@ pub(super) async fn connect(
             Address::Unix(path) => UnixStream::connect(path).await.map(Kind::Unix),
         }
     };
+    within(timeout, informs, socket).await
+}
+
+async fn within(
+    timeout: Duration,
+    informs: &Arc<AtomicBool>,
+    socket: impl Future<Output = io::Result<Kind>>,
+) -> Result<Socket, Option<io::Error>> {
     match tokio::time::timeout(timeout, socket).await {
         Ok(connected) => connected
             .map(|kind| Socket {
@@ -114,6 +169,7 @@ macro_rules! either {
         match &mut $self.kind {
             Kind::Tcp($stream) => $call,
             Kind::Unix($stream) => $call,
+            Kind::Memory($stream) => $call,
         }
     };
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{AbortHandle, Abortable, LocalBoxFuture};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
+use crate::base::clock;
 use crate::upstream::discovery::{self, Found};
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::health::active;
@@ -63,7 +64,7 @@ impl Upstream {
         });
         let endpoints: Vec<_> = endpoints.collect();
         let (upstream, count) = (self.name(), endpoints.len());
-        let now = Instant::now();
+        let now = clock::now();
         let changes = self.change(now, |roster| roster.list(endpoints, now));
         let Changes {
             added,
@@ -108,7 +109,7 @@ impl Upstream {
                 report.detail
             );
         }
-        self.change(Instant::now(), |roster| roster.checked(number, report));
+        self.change(clock::now(), |roster| roster.checked(number, report));
     }
 }
 
@@ -180,7 +181,7 @@ async fn look(settings: &Settings, upstream: &Weak<Upstream>) {
     let mut looks = tokio::time::interval(LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let every = settings.outlier.as_ref().map(|outlier| outlier.interval.0);
-    let mut compared = Instant::now();
+    let mut compared = clock::now();
     loop {
         tokio::select! {
             _ = looks.tick() => {}
@@ -193,7 +194,7 @@ async fn look(settings: &Settings, upstream: &Weak<Upstream>) {
         let Some(upstream) = upstream.upgrade() else {
             return;
         };
-        let now = Instant::now();
+        let now = clock::now();
         if every.is_some_and(|every| now.saturating_duration_since(compared) >= every) {
             compared = now;
             for (number, reason) in upstream.change(now, |roster| roster.compare(now)) {
@@ -227,7 +228,7 @@ impl Upstream {
     }
 
     fn probed(&self, due: &Due, found: &Result<(), String>) {
-        let now = Instant::now();
+        let now = clock::now();
         let told = self.change(now, |roster| match found {
             Ok(()) => roster.readmit(due.number),
             Err(_) => roster.prolong(due.number, fastrand::u64(..), now),

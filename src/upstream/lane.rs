@@ -11,10 +11,12 @@ use std::time::Instant;
 
 use futures_util::future::{Either, LocalBoxFuture};
 
+use crate::base::clock;
 use crate::base::message::{Request, Response};
 use crate::upstream::affinity::AffinitySettings;
 use crate::upstream::balance::{Balance, Balancer, Choice};
 use crate::upstream::client::{Bound, OnInformational, Site, Tally};
+use crate::upstream::connect::{Dial, Dialer};
 use crate::upstream::failure::{Cause, Failure};
 use crate::upstream::limits::{Full, Gradient, Permit};
 use crate::upstream::members::{Member, Members};
@@ -119,9 +121,22 @@ const LISTENS: u8 = 16;
 impl Lane {
     /// A way to `upstream` without any connection yet.
     pub fn new(upstream: Arc<Upstream>) -> Rc<Self> {
-        let now = Instant::now();
+        Self::through(upstream, None)
+    }
+
+    /// The same without a network: `dial` makes the connections.
+    pub fn rehearsing(upstream: Arc<Upstream>, dial: Rc<dyn Dial>) -> Rc<Self> {
+        let dialer = Dialer {
+            dial,
+            upstream: upstream.name().into(),
+        };
+        Self::through(upstream, Some(dialer))
+    }
+
+    fn through(upstream: Arc<Upstream>, dialer: Option<Dialer>) -> Rc<Self> {
+        let now = clock::now();
         let mut random = fastrand::Rng::new();
-        let tally = Tally::new(now);
+        let tally = Tally::new(now).dialing(dialer);
         let limits = &upstream.limits;
         let tally = Rc::new(match &limits.slots {
             Some(slots) => tally.bounded(Bound::new(Arc::clone(slots), Arc::clone(&limits.queue))),
@@ -225,7 +240,7 @@ impl Lane {
                 Ok(permit) => permit,
                 Err(full) => return Err(lane.full(request, full)),
             };
-            options.now = Instant::now();
+            options.now = clock::now();
             lane.tally.now.set(options.now);
             lane.start(request, options, Some(permit)).await
         })

@@ -63,6 +63,15 @@ impl Members {
         }
     }
 
+    /// The same members, each as `slot` makes it.
+    pub(super) fn with_slots(&self, slot: impl Fn(&Option<Member>) -> Option<Member>) -> Self {
+        Self {
+            slots: self.slots.iter().map(slot).collect(),
+            candidates: self.candidates.clone(),
+            panic: self.panic,
+        }
+    }
+
     /// Every endpoint that is known, by ascending number.
     pub fn all(&self) -> impl Iterator<Item = &Member> {
         self.slots.iter().flatten()

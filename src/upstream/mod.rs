@@ -21,6 +21,7 @@ pub mod limits;
 mod members;
 mod pool;
 mod quantile;
+mod rehearsal;
 mod roster;
 mod sending;
 mod settings;
@@ -37,6 +38,7 @@ use tokio::sync::watch;
 pub use balance::Balance;
 pub use budget::{Deposit, RetryBudget};
 pub use client::OnInformational;
+pub use connect::Dial;
 pub use eligible::Condition;
 pub use endpoint::{Endpoint, EndpointSettings, Target};
 pub use failure::{Cause, Failure};
@@ -46,6 +48,7 @@ pub use members::{Member, Members};
 pub use quantile::Latencies;
 pub use settings::{PoolSettings, Protocol, Settings, Timeouts};
 
+use crate::base::clock;
 use crate::telemetry::metrics::{EndpointState, UpstreamSeries};
 use crate::upstream::health::outlier::Reason;
 use crate::upstream::limits::Limits;
@@ -104,16 +107,31 @@ impl Upstream {
             endpoints.extend(there.map(|member| Endpoint::clone(&member.endpoint)));
         }
         let is_known = settings.discovery.is_none() || !endpoints.is_empty();
-        let now = Instant::now();
+        let now = clock::now();
         let mut roster = Roster::new(settings, zone);
         roster.list(endpoint::merged(endpoints), now);
         if let Some(before) = before {
             roster.inherit(&before.roster());
         }
         let members = roster.members(now);
-        Ok(Arc::new(Self {
+        let settings = settings.clone();
+        Ok(Self::assemble(
+            name, settings, zone, series, roster, members, is_known,
+        ))
+    }
+
+    /// An upstream of what was found out about it.
+    fn assemble(
+        name: &str,
+        settings: Settings,
+        zone: Option<&str>,
+        series: Arc<UpstreamSeries>,
+        roster: Roster,
+        members: Members,
+        is_known: bool,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             name: name.into(),
-            settings: settings.clone(),
             zone: zone.map(Into::into),
             series,
             roster: Mutex::new(roster),
@@ -124,7 +142,8 @@ impl Upstream {
             limits: Limits::new(&settings.limits),
             retired: AtomicBool::new(false),
             informs: Arc::default(),
-        }))
+            settings,
+        })
     }
 
     /// Its name in the configuration.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
+use crate::base::clock;
 use crate::base::message::{Response, ResponseHead};
 use crate::upstream::balance::Outcome;
 use crate::upstream::client::Site;
@@ -46,7 +47,7 @@ impl<F: Future<Output = Result<Response, Box<Failure>>>> Future for Sending<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let result = ready!(this.exchange.poll(cx));
-        let at = Instant::now();
+        let at = clock::now();
         this.turn.settle(&result, at);
         Poll::Ready(result.map(|response| Sent {
             response,
@@ -159,7 +160,7 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         if !self.settled.get() {
-            let now = Instant::now();
+            let now = clock::now();
             let took = now.saturating_duration_since(self.start);
             if !self.lane.timed_out.get() {
                 return self.end(Outcome::Abandoned(took), now);

@@ -3,9 +3,10 @@
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::base::values::Period;
+use crate::middleware::Effects;
 
 /// A rate and a burst, in nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,6 +77,16 @@ impl Bucket {
     }
 }
 
+impl Bucket {
+    /// [`Bucket::take`], or what it would say.
+    pub(super) fn ask(&self, now: u64, limit: Limit, effects: Effects) -> Result<(), u64> {
+        match effects {
+            Effects::Real => self.take(now, limit),
+            Effects::None => take(self.0.load(Ordering::Relaxed), now, limit).map(drop),
+        }
+    }
+}
+
 /// Buckets by key: a set-associative table.
 ///
 /// A key's hash says in which set its bucket is, if it has one; a set has [`WAYS`] slots, and a new key
@@ -117,26 +128,35 @@ impl Table {
         }
     }
 
-    pub(super) fn take(
+    /// Takes from the bucket of a key, or says what came of it.
+    pub(super) fn ask(
         &self,
         key: &impl std::hash::Hash,
         now: u64,
         limit: Limit,
+        effects: Effects,
     ) -> Result<(), u64> {
         let key = self.hasher.hash_one(key);
+        let Some(mut set) = self.set_of(key) else {
+            return Ok(());
+        };
+        match effects {
+            Effects::Real => set.take(key, now, limit),
+            Effects::None => {
+                let known = set.0.iter().find(|slot| slot.key == key);
+                take(known.map_or(0, |slot| slot.full_at), now, limit).map(drop)
+            }
+        }
+    }
+
+    fn set_of(&self, key: u64) -> Option<MutexGuard<'_, Set>> {
         let sets = self
             .sets
             .get_or_init(|| (0..self.count).map(|_| Mutex::default()).collect());
         let place = (u128::from(key) * sets.len() as u128) >> 64;
-        let Some(set) = usize::try_from(place)
-            .ok()
-            .and_then(|place| sets.get(place))
-        else {
-            return Ok(());
-        };
+        let set = sets.get(usize::try_from(place).ok()?)?;
         // A panic inside could leave no more behind than a slot: a poisoned lock is as good as any.
-        let mut set = set.lock().unwrap_or_else(PoisonError::into_inner);
-        set.take(key, now, limit)
+        Some(set.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -263,7 +283,10 @@ mod tests {
         let bucket = Bucket::default();
         assert_eq!(admitted(|| bucket.take(0, limit)), 777);
         let table = Table::new(100);
-        assert_eq!(admitted(|| table.take(&"one key", 0, limit)), 777);
+        assert_eq!(
+            admitted(|| table.ask(&"one key", 0, limit, Effects::Real)),
+            777
+        );
     }
 
     #[test]
@@ -271,12 +294,12 @@ mod tests {
         let limit = limit(10, "1s", 10);
         let table = Table::new(1000);
         for _ in 0..10 {
-            assert_eq!(table.take(&"greedy", 0, limit), Ok(()));
+            assert_eq!(table.ask(&"greedy", 0, limit, Effects::Real), Ok(()));
         }
         for key in 0..100_000_u32 {
-            assert_eq!(table.take(&key, 0, limit), Ok(()));
+            assert_eq!(table.ask(&key, 0, limit, Effects::Real), Ok(()));
         }
-        assert!(table.take(&"greedy", 0, limit).is_err());
+        assert!(table.ask(&"greedy", 0, limit, Effects::Real).is_err());
         let sets = table.sets.get().expect("used");
         let slots: usize = sets
             .iter()
@@ -291,7 +314,7 @@ mod tests {
         let table = Table::new(10_000);
         let again = || {
             (0..10_000_u32)
-                .filter(|key| table.take(key, 0, limit).is_ok())
+                .filter(|key| table.ask(key, 0, limit, Effects::Real).is_ok())
                 .count()
         };
         assert_eq!(again(), 10_000);

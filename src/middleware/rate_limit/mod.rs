@@ -21,6 +21,7 @@ use serde::de::{self, Deserialize, Deserializer};
 
 use self::buckets::{Bucket, Limit, Table};
 use super::{Context, Hooks, Kind, Natives, Step, written_as};
+use crate::base::clock;
 use crate::base::message::{Request, Response};
 use crate::base::values::{Name, Period};
 use crate::telemetry::decision::Flag;
@@ -159,7 +160,7 @@ impl Kind for RateLimit {
         let table = || Table::new(settings.max_keys);
         Ok(Self {
             limit: settings.limit,
-            start: Instant::now(),
+            start: clock::now(),
             buckets: match &settings.by {
                 By::Route => Buckets::One(Bucket::default()),
                 By::ClientIp => Buckets::ByClientIp(table()),
@@ -181,18 +182,23 @@ impl Hooks for RateLimit {
         let now = since.as_secs() * 1_000_000_000 + u64::from(since.subsec_nanos());
         let (taken, detail) = match &self.buckets {
             Buckets::One(bucket) => (
-                bucket.take(now, self.limit),
+                bucket.ask(now, self.limit, cx.effects),
                 "`rate_limit` by route is used up",
             ),
             Buckets::ByClientIp(table) => (
-                table.take(&network(request.head.client.ip), now, self.limit),
+                table.ask(
+                    &network(request.head.client.ip),
+                    now,
+                    self.limit,
+                    cx.effects,
+                ),
                 "`rate_limit` by client_ip is used up",
             ),
             Buckets::ByHeader(name, table) => {
                 let value = request.head.headers.get(name).map(HeaderValue::as_bytes);
                 // The detail names no value: it may be a secret.
                 (
-                    table.take(&value.unwrap_or_default(), now, self.limit),
+                    table.ask(&value.unwrap_or_default(), now, self.limit, cx.effects),
                     "`rate_limit` by header is used up",
                 )
             }

@@ -37,6 +37,7 @@ pub use self::control::{LostLines, Reload};
 pub use self::handler::{HandlerSeries, MiddlewareSeries};
 pub use self::listener::{ListenerSeries, Refusal};
 pub use self::route::{RouteSeries, Sample};
+pub use self::shard::REHEARSAL;
 pub use self::upstream::{EndpointState, Retry, UpstreamSeries};
 
 use self::catalogue::Metric;

@@ -44,11 +44,15 @@ struct Apart<T>(T);
 
 type Slot<T> = OnceLock<Box<Apart<T>>>;
 
+/// The number of a worker that rehearses: what it counts, nobody adds up.
+pub const REHEARSAL: usize = usize::MAX - 1;
+
 /// One `T` for each worker and one for the control thread, made when first used.
 #[derive(Debug)]
 pub(super) struct Shards<T> {
     workers: Box<[Slot<T>]>,
     control: Slot<T>,
+    rehearsal: Slot<T>,
 }
 
 impl<T: Default> Shards<T> {
@@ -56,17 +60,22 @@ impl<T: Default> Shards<T> {
         Self {
             workers: (0..workers).map(|_| OnceLock::new()).collect(),
             control: OnceLock::new(),
+            rehearsal: OnceLock::new(),
         }
     }
 
     /// The shard of a worker; of the control thread for any number that no worker has.
     #[inline]
     pub(super) fn of(&self, worker: usize) -> &T {
-        let slot = self.workers.get(worker).unwrap_or(&self.control);
+        let apart = || match worker {
+            REHEARSAL => &self.rehearsal,
+            _ => &self.control,
+        };
+        let slot = self.workers.get(worker).unwrap_or_else(apart);
         &slot.get_or_init(Box::default).0
     }
 
-    /// Every shard that was ever used.
+    /// Every shard that was ever used, but for that of rehearsals.
     pub(super) fn used(&self) -> impl Iterator<Item = &T> {
         let slots = self.workers.iter().chain([&self.control]);
         slots.filter_map(|slot| slot.get().map(|apart| &apart.0))
@@ -94,7 +103,8 @@ mod tests {
         assert_eq!(shards.used().count(), 0);
         shards.of(0).add(2);
         shards.of(1).add(3);
-        shards.of(usize::MAX).add(5);
+        shards.of(2).add(5);
+        shards.of(REHEARSAL).add(7);
         assert_eq!(shards.used().count(), 3);
         assert_eq!(shards.sum(|count| count), 10);
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use crate::base::clock;
 use crate::upstream::client::Site;
 use crate::upstream::pool::Stay;
 
@@ -13,13 +14,13 @@ const SOON: Duration = Duration::from_millis(250);
 impl Site {
     /// The endpoint closed a connection on which there was nothing since then.
     pub(super) fn closed_while_idle(&self, since: Instant) {
-        let now = Instant::now();
+        let now = clock::now();
         self.closed_after(now.saturating_duration_since(since), now);
     }
 
     /// The endpoint closed a connection instead of answering, after that stay in the pool.
     pub(super) fn closed_when_used(&self, stay: Stay) {
-        let now = Instant::now();
+        let now = clock::now();
         if let Stay::Until(idle, used) = stay
             && now.saturating_duration_since(used) < SOON
         {

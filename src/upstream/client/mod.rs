@@ -25,7 +25,7 @@ use http::{HeaderMap, StatusCode};
 use crate::base::body::Body;
 use crate::base::message::{Request, Response};
 use crate::base::seats::Bell;
-use crate::upstream::connect::{self, Socket};
+use crate::upstream::connect::{self, Dialer, Socket};
 use crate::upstream::failure::{Cause, Failure, words};
 use crate::upstream::idle_limit::IdleLimit;
 use crate::upstream::pool::{self, Pool};
@@ -49,6 +49,8 @@ pub(super) struct Tally {
     pub(super) connect_failures: Cell<u64>,
     /// The bound on connections, if there is one.
     bound: Option<Rc<Bound>>,
+    /// Who connects, where it is not the network.
+    dialer: Option<Dialer>,
 }
 
 impl Tally {
@@ -59,7 +61,14 @@ impl Tally {
             connects: Cell::new(0),
             connect_failures: Cell::new(0),
             bound: None,
+            dialer: None,
         }
+    }
+
+    /// The same, without a network.
+    #[must_use]
+    pub(super) fn dialing(self, dialer: Option<Dialer>) -> Self {
+        Self { dialer, ..self }
     }
 
     /// The same, with a bound on connections.
@@ -240,9 +249,14 @@ impl Site {
     }
 
     async fn connect(&self) -> Result<Socket, (Cause, String)> {
-        let Endpoint { address, label, .. } = &*self.endpoint;
-        let connected = connect::connect(address, self.connect_timeout, &self.informs);
-        let failed = match connected.await {
+        let endpoint = &*self.endpoint;
+        let label = &endpoint.label;
+        let (timeout, informs) = (self.connect_timeout, &self.informs);
+        let connected = match &self.tally.dialer {
+            None => connect::connect(&endpoint.address, timeout, informs).await,
+            Some(dialer) => dialer.connect(endpoint, timeout, informs).await,
+        };
+        let failed = match connected {
             Ok(socket) => return Ok(socket),
             Err(Some(error)) => (
                 Cause::Connect(error.kind()),

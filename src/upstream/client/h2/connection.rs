@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::base::body::Body;
+use crate::base::clock;
 use crate::base::seats::{Bell, Hold, Seats};
 use crate::upstream::client::bound::Permit;
 use crate::upstream::client::{Open, Site, Unanswered};
@@ -71,9 +72,9 @@ pub(super) type Failed = (Cause, String);
 impl Connection {
     /// Makes a connection, and waits for the endpoint's settings.
     pub(super) async fn make(site: &Rc<Site>, permit: Option<Permit>) -> Result<Rc<Self>, Failed> {
-        let start = Instant::now();
+        let start = clock::now();
         let socket = site.connect().await?;
-        let left = site.connect_timeout.saturating_sub(start.elapsed());
+        let left = site.connect_timeout.saturating_sub(clock::since(start));
         let traffic = Arc::clone(socket.traffic());
         let pulse = Rc::new(Pulse::new(&site.bell));
         let spawn = Spawn(Rc::clone(&pulse));

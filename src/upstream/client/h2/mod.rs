@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use hyper::body::Incoming;
 
 use crate::base::body::{Body, Noted};
+use crate::base::clock;
 use crate::base::message::{Request, Response, ResponseHead};
 use crate::base::seats::Hold;
 use crate::upstream::client::Connections;
@@ -140,7 +141,7 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         // An answer is heard, so only requests without one read the clock.
-        if self.connection.traffic.heard() == self.heard && self.since.elapsed() >= SILENCE {
+        if self.connection.traffic.heard() == self.heard && clock::since(self.since) >= SILENCE {
             self.connection.retire();
         }
     }
