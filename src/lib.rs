@@ -51,6 +51,7 @@ pub mod app;
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod explain;
 pub mod handler;
 pub mod middleware;
 pub mod proxy;

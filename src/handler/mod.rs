@@ -196,6 +196,11 @@ impl Handler {
         &self.name
     }
 
+    /// True for one that a Rust program has registered: it may do what cannot be undone.
+    pub fn is_native(&self) -> bool {
+        matches!(self.inner, Built::Native(_))
+    }
+
     /// Its kind.
     pub fn kind(&self) -> &'static str {
         self.kind

@@ -1,0 +1,11 @@
+//! Questions about a configuration, answered by the code that serves.
+//!
+//! A [`world::World`] is a gateway in small: the real snapshot, the real way of a request
+//! ([`proxy::serve`](crate::proxy::serve)), a clock that stands still while anybody works, and in the
+//! place of the network a [`stage`] on which endpoints do what a script says. A [`notebook`] hears of
+//! every decision. What is said about a request is read from that notebook and nowhere else, so it
+//! cannot differ from what would happen.
+
+pub(crate) mod notebook;
+pub(crate) mod stage;
+pub(crate) mod world;
