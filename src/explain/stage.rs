@@ -84,10 +84,9 @@ struct Plays {
 
 impl Stage {
     /// A stage for upstreams with their protocols, where everybody answers 200 with an empty body.
-    pub(crate) fn new<'a>(upstreams: impl Iterator<Item = (&'a str, Protocol)>) -> Rc<Self> {
-        let protocols = upstreams.map(|(name, protocol)| (name.into(), protocol));
+    pub(crate) fn new(upstreams: impl Iterator<Item = (Box<str>, Protocol)>) -> Rc<Self> {
         Rc::new(Self(RefCell::new(Plays {
-            protocols: protocols.collect(),
+            protocols: upstreams.collect(),
             ..Plays::default()
         })))
     }

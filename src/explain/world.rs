@@ -127,7 +127,7 @@ impl World {
     ) -> Self {
         let upstreams = snapshot.upstreams.iter().map(|of| {
             let upstream = &of.upstream;
-            (upstream.name(), upstream.settings().protocol)
+            (upstream.name().into(), upstream.settings().protocol)
         });
         let stage = Stage::new(upstreams);
         let dial: Rc<dyn Dial> = Rc::new(Rc::clone(&stage));
@@ -198,7 +198,8 @@ impl World {
 
     /// Lets time go by.
     pub(crate) fn wait(&self, time: Duration) {
-        self.runtime.block_on(async { tokio::time::sleep(time).await });
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 }
 
