@@ -6,6 +6,8 @@
 mod control;
 mod keepers;
 mod pressure;
+#[cfg(test)]
+mod rehearsals;
 mod reload;
 mod signals;
 mod source;
