@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::app::{Gateway, Options, Source, Watch};
+use crate::base::address::Address;
 use crate::base::body::Body;
 use crate::base::message::{Client, Request, RequestHead};
 use crate::explain::stage::{Act, Line, Script};
@@ -211,7 +212,7 @@ fn yaml(routes: &[String], edge: &[&str], trusts: bool, up: SocketAddr, log: &st
         edge.join(", ")
     );
     for (number, route) in routes.iter().enumerate() {
-        text += &format!("  - name: r{number}\n{route}");
+        text.extend(["  - name: r", &number.to_string(), "\n", route]);
     }
     text
 }
@@ -223,13 +224,13 @@ fn live(yaml: &str, log: &std::path::Path, up: &Printer, all: &[Asking]) -> Vec<
         ..Options::default()
     };
     let gateway = Gateway::start(Source::text("live.yaml", yaml), options).expect("it starts");
-    let address = gateway.address("web").and_then(|web| web.tcp());
+    let address = gateway.address("web").and_then(Address::tcp);
     let address = address.expect("a port");
     let mut seen = Vec::new();
     for asking in all {
         let mut text = format!("{} {} HTTP/1.1\r\n", asking.method, asking.target);
         for (name, value) in &asking.fields {
-            text += &format!("{name}: {value}\r\n");
+            text.extend([name, ": ", value, "\r\n"]);
         }
         let mut stream = TcpStream::connect(address).expect("it listens");
         stream
