@@ -24,6 +24,8 @@ use tokio::sync::mpsc;
 use crate::base::address::Address;
 use crate::base::problem::Problem;
 use crate::base::source::Sources;
+use crate::config;
+use crate::explain::trial;
 use crate::handler::Registry;
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
@@ -263,6 +265,39 @@ pub fn check(source: &Source) -> Checked {
         sources: loaded.sources,
         problems,
     }
+}
+
+/// A configuration, and what came of its tests.
+#[derive(Debug)]
+pub struct Tested {
+    /// What was read.
+    pub sources: Sources,
+    /// What came of it.
+    pub report: trial::Report,
+}
+
+/// Runs the tests of a configuration whose names contain `filter`, without a network.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn test(source: &Source, filter: &str) -> Result<Tested, Rejected> {
+    let (sources, config) = rehearsal(source)?;
+    match trial::run(&config, filter) {
+        Ok(report) => Ok(Tested { sources, report }),
+        Err(no_world) => Err(reload::no_world(&sources, no_world)),
+    }
+}
+
+/// A configuration for a rehearsal: one that can be used, and has a listener.
+fn rehearsal(source: &Source) -> Result<(Sources, config::Config), Rejected> {
+    let loaded = source.load();
+    let Some(mut config) = loaded.config else {
+        return Err(reload::rejected(&loaded.sources, &loaded.problems));
+    };
+    if config.listeners.is_empty() {
+        config.reach_from_memory();
+    }
+    Ok((loaded.sources, config))
 }
 
 /// The routes of a configuration in their order of precedence, for each listener.

@@ -3,17 +3,14 @@
 //! A configuration that has errors changes nothing: the last good one stays, and the log, the
 //! metric and the status say why.
 
-use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use crate::app::Doors;
-use crate::base::address::Address;
-use crate::base::problem::{Problem, Severity, Span};
+use crate::base::problem::{Problem, Severity};
 use crate::base::report::{self, Style};
 use crate::base::source::Sources;
-use crate::config::{Config, Limits, Listener, Loaded, Protocols};
+use crate::config::{Config, Loaded};
+use crate::explain::world::NoWorld;
 use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
 
 /// A configuration that cannot be used, as its author reads it.
@@ -55,7 +52,7 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
     let outcome = match config {
         Some(mut config) => {
             if doors == Doors::Closed && config.listeners.is_empty() {
-                reach_from_memory(&mut config);
+                config.reach_from_memory();
             }
             match builder.build(&config) {
                 Ok(built) => Ok(candidate(config, built, problems)),
@@ -68,35 +65,6 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
         watched: files,
         sources,
         outcome,
-    }
-}
-
-/// Gives a configuration without listeners one that is never opened: for requests from memory.
-fn reach_from_memory(config: &mut Config) {
-    config.listeners.push(Listener {
-        name: "memory".into(),
-        address: Address::Unix("memory".into()),
-        protocols: Protocols {
-            http1: true,
-            http2: true,
-        },
-        trusted_proxies: Vec::new(),
-        middlewares: Vec::new(),
-        // These are for connections, and it has none.
-        limits: Limits {
-            connections: NonZeroU32::MAX,
-            header_bytes: usize::MAX,
-            headers: NonZeroU16::MAX,
-            header_timeout: Duration::MAX,
-            idle_timeout: Duration::MAX,
-            connection_age: None,
-            streams: NonZeroU32::MAX,
-        },
-        span: Span::default(),
-        fingerprint: 0,
-    });
-    for route in &mut config.routes {
-        route.listeners = Arc::from([0]);
     }
 }
 
@@ -115,6 +83,17 @@ pub(crate) fn rejected(sources: &Sources, problems: &[Problem]) -> Rejected {
     Rejected {
         report: report::render(&errors, sources, Style::Plain),
         errors: errors.len(),
+    }
+}
+
+/// Why there can be no rehearsal.
+pub(crate) fn no_world(sources: &Sources, why: NoWorld) -> Rejected {
+    match why {
+        NoWorld::NotBuilt(NotBuilt(errors)) => rejected(sources, &errors),
+        NoWorld::System(error) => Rejected {
+            report: format!("an event loop cannot be started: {error}\n"),
+            errors: 1,
+        },
     }
 }
 

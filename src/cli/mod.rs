@@ -1,11 +1,13 @@
 //! The command line.
 //!
-//! Exit status: 0 fine, 1 runtime failure, 2 usage, 3 invalid configuration.
+//! Exit status: 0 fine, 1 runtime failure, 2 usage, 3 invalid configuration, 4 tests failed,
+//! 5 admin not reachable.
 
 mod check;
 mod output;
 mod routes;
 mod run;
+mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +18,8 @@ use clap::{Parser, Subcommand};
 const FAILED: u8 = 1;
 /// The configuration has errors.
 const INVALID: u8 = 3;
+/// Tests failed, or a gate.
+const UNMET: u8 = 4;
 
 /// A service-mesh sidecar gateway. Without a command it serves its built-in demonstration.
 #[derive(Debug, Parser)]
@@ -32,6 +36,8 @@ enum Command {
     /// Check configurations: every problem at once, each with its place and what to do
     #[command(visible_alias = "validate", short_flag = 't')]
     Check(check::Arguments),
+    /// Run the `tests:` of configurations, without a network and on a clock of their own
+    Test(test::Arguments),
     /// Print the routes in their order of precedence
     Routes(routes::Arguments),
     /// Print the JSON Schema of the configuration, for editors
@@ -71,6 +77,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Test(arguments) => test::test(&arguments),
         Command::Routes(arguments) => routes::routes(&arguments),
         Command::Schema => {
             let schema = crate::config::schema();

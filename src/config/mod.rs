@@ -23,8 +23,9 @@ use std::path::{Path, PathBuf};
 
 pub use self::schema::schema;
 pub use self::types::{
-    Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
-    Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Test, Timeouts, Upstream, Workers,
+    Act, Admin, After, Ask, Backend, Condition, Config, Expect, Fails, Given, Handler, Hedge,
+    Limits, Listener, Mirror, Protocol, Protocols, Retry, Route, Runtime, Step, Target, Telemetry,
+    Test, TestRequest, TestStep, Timeouts, Upstream, What, Workers,
 };
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::raw::{After, Condition, Protocol, Test, Workers};
+pub use super::raw::test::{Act, Expect, Fails, Given, TestRequest, What};
+pub use super::raw::{After, Condition, Protocol, Workers};
 use crate::base::address::Address;
 use crate::base::key::KeySource;
 use crate::base::pressure::{Priority, Shedding};
@@ -40,6 +41,70 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
     /// Requests and what should become of them.
     pub tests: Vec<Test>,
+}
+
+impl Config {
+    /// Gives a configuration without listeners one that is never opened: for requests from memory.
+    pub fn reach_from_memory(&mut self) {
+        self.listeners.push(Listener {
+            name: "memory".into(),
+            address: Address::Unix("memory".into()),
+            protocols: Protocols {
+                http1: true,
+                http2: true,
+            },
+            trusted_proxies: Vec::new(),
+            middlewares: Vec::new(),
+            // These are for connections, and it has none.
+            limits: Limits {
+                connections: NonZeroU32::MAX,
+                header_bytes: usize::MAX,
+                headers: NonZeroU16::MAX,
+                header_timeout: Duration::MAX,
+                idle_timeout: Duration::MAX,
+                connection_age: None,
+                streams: NonZeroU32::MAX,
+            },
+            span: Span::default(),
+            fingerprint: 0,
+        });
+        for route in &mut self.routes {
+            route.listeners = Arc::from([0]);
+        }
+    }
+}
+
+/// Requests and what should become of them, one after the other.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// What it shows.
+    pub name: Spanned<String>,
+    /// What upstreams do from the beginning.
+    pub given: Given,
+    /// What happens.
+    pub steps: Vec<TestStep>,
+}
+
+/// One step of a test: first the pause, then the request.
+#[derive(Debug, Clone)]
+pub struct TestStep {
+    /// So much time goes by.
+    pub wait: Option<Duration>,
+    /// What upstreams do from now on.
+    pub given: Given,
+    /// The request, if there is one.
+    pub ask: Option<Ask>,
+}
+
+/// A request and what must come of it.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The request.
+    pub request: TestRequest,
+    /// How many times it is sent.
+    pub repeat: u32,
+    /// What must come of it.
+    pub expect: Expect,
 }
 
 /// Threads, shutdown, where state is kept.

@@ -6,6 +6,8 @@
 //! every decision. What is said about a request is read from that notebook and nowhere else, so it
 //! cannot differ from what would happen.
 
+pub mod asked;
 pub(crate) mod notebook;
 pub(crate) mod stage;
+pub mod trial;
 pub(crate) mod world;

@@ -9,6 +9,7 @@ mod listener;
 mod names;
 mod retry;
 mod route;
+mod test;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -75,20 +76,28 @@ pub(super) fn check(
     if is_clean {
         house.report_unused(&routes);
     }
-    Some(Config {
+    let tests = tests.into_iter().flatten();
+    let tests = tests
+        .filter_map(|item| test::settle(item, &house))
+        .collect();
+    let config = Config {
         runtime: settle_runtime(runtime?),
         admin,
         telemetry,
         listeners,
         routes,
-        handlers: house
-            .handlers
+        handlers: std::mem::take(&mut house.handlers)
             .into_iter()
             .filter_map(|(name, handler)| Some((Arc::from(name), handler?)))
             .collect(),
         upstreams,
-        tests: tests.into_iter().flatten().map(|test| test.value).collect(),
-    })
+        tests,
+    };
+    if is_clean {
+        // Of what could not be read, nobody knows whether it is there.
+        test::check_names(&config, &house);
+    }
+    Some(config)
 }
 
 /// What is looked up while items are checked against each other.

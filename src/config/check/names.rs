@@ -72,6 +72,13 @@ impl<'a> Names<'a> {
         is_declared
     }
 
+    /// Reports a name that is not declared; to be tested is not to be used.
+    pub(super) fn find_quietly(&self, name: &Spanned<String>, reading: &Reading<'_>) {
+        if !self.declared.contains_key(name.value.as_str()) {
+            self.report_unknown(name, name.span, &[], reading);
+        }
+    }
+
     /// Reports a name that is neither declared nor one of the `kinds`.
     pub(super) fn report_unknown(
         &self,

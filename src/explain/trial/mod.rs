@@ -1,0 +1,158 @@
+//! The `tests:` of a configuration, run: each in a world of its own.
+
+mod coverage;
+mod expect;
+mod junit;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::coverage::{Coverage, Rule};
+pub use self::junit::junit;
+use crate::base::problem::{Problem, Span};
+use crate::config::{self, Ask, Config, Fails, Given, What};
+use crate::explain::asked::Asked;
+use crate::explain::stage::{Act, Line, Script};
+use crate::explain::world::{NoWorld, World};
+
+/// What came of all tests.
+#[derive(Debug)]
+pub struct Report {
+    /// In the order of the file.
+    pub verdicts: Vec<Verdict>,
+    /// What the tests have reached.
+    pub coverage: Coverage,
+}
+
+/// What came of one test.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What the test is called.
+    pub name: String,
+    /// Where its name is written.
+    pub span: Span,
+    /// What was not as expected, each at its place; none if the test passes.
+    pub problems: Vec<Problem>,
+    /// How many requests were sent.
+    pub requests: u32,
+    /// How much time went by in its world.
+    pub took: Duration,
+}
+
+impl Verdict {
+    /// True if everything was as expected.
+    pub fn passes(&self) -> bool {
+        self.problems.is_empty()
+    }
+}
+
+/// Runs the tests whose names contain `filter`.
+///
+/// # Errors
+/// When the configuration cannot be built.
+pub(crate) fn run(config: &Config, filter: &str) -> Result<Report, NoWorld> {
+    let mut coverage = Coverage::of(config);
+    let chosen = config
+        .tests
+        .iter()
+        .filter(|test| test.name.value.contains(filter));
+    let verdicts = chosen
+        .map(|test| run_one(config, test, &mut coverage))
+        .collect::<Result<_, _>>()?;
+    Ok(Report { verdicts, coverage })
+}
+
+fn run_one(
+    config: &Config,
+    test: &config::Test,
+    coverage: &mut Coverage,
+) -> Result<Verdict, NoWorld> {
+    let world = World::apart(config)?;
+    let mut verdict = Verdict {
+        name: test.name.value.clone(),
+        span: test.name.span,
+        problems: Vec::new(),
+        requests: 0,
+        took: Duration::ZERO,
+    };
+    direct(&world, &test.given);
+    for step in &test.steps {
+        direct(&world, &step.given);
+        if let Some(wait) = step.wait {
+            world.wait(wait);
+            verdict.took += wait;
+        }
+        if let Some(ask) = &step.ask {
+            send(&world, ask, &mut verdict, coverage);
+        }
+    }
+    Ok(verdict)
+}
+
+/// Sends a request as often as it says; tells of the first time that it was not as expected.
+fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage) {
+    let mut tally = expect::Tally::default();
+    for time in 0..ask.repeat {
+        let asked = Asked::of_test(&ask.request);
+        let listener = listener(world, asked.listener.as_deref());
+        let heard = world.ask(&listener, Some(asked.client), asked.into_request());
+        verdict.requests += 1;
+        verdict.took += heard.took;
+        coverage.reached(&heard.seen);
+        tally.count(world, &heard);
+        if verdict.problems.is_empty() {
+            let mut problems = expect::check(world, &ask.expect, &heard);
+            if ask.repeat > 1 {
+                for problem in &mut problems {
+                    problem.message = format!(
+                        "{} (request {} of {})",
+                        problem.message,
+                        time + 1,
+                        ask.repeat
+                    );
+                }
+            }
+            verdict.problems.append(&mut problems);
+        }
+    }
+    verdict.problems.extend(tally.check(&ask.expect));
+}
+
+/// The listener of that name, or the first.
+fn listener(world: &World, name: Option<&str>) -> Arc<str> {
+    let listeners = &world.snapshot().listeners;
+    let named = name.and_then(|name| listeners.iter().find(|listener| &*listener.name == name));
+    let listener = named.or(listeners.first());
+    listener.map_or_else(|| "".into(), |listener| Arc::clone(&listener.name))
+}
+
+fn direct(world: &World, given: &Given) {
+    for (upstream, acts) in given {
+        let lines = acts.value.0.iter().map(line).collect();
+        world.stage().direct(&upstream.0, Script(lines));
+    }
+}
+
+fn line(act: &config::Act) -> Line {
+    Line {
+        endpoint: act.endpoint.as_deref().map(Into::into),
+        act: match &act.what {
+            What::Answer {
+                status,
+                headers,
+                body,
+                after,
+            } => Act::Answer {
+                status: *status,
+                headers: headers.clone(),
+                body: Bytes::copy_from_slice(body.as_bytes()),
+                after: *after,
+            },
+            What::Fail(Fails::Refused) => Act::Refused,
+            What::Fail(Fails::Timeout) => Act::Timeout,
+            What::Fail(Fails::Reset) => Act::Reset,
+        },
+    }
+}
