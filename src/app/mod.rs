@@ -25,7 +25,9 @@ use crate::base::address::Address;
 use crate::base::problem::Problem;
 use crate::base::source::Sources;
 use crate::config;
-use crate::explain::trial;
+use crate::explain::asked::Asked;
+use crate::explain::world::World;
+use crate::explain::{self, Explanation, trial};
 use crate::handler::Registry;
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
@@ -284,6 +286,18 @@ pub fn test(source: &Source, filter: &str) -> Result<Tested, Rejected> {
     let (sources, config) = rehearsal(source)?;
     match trial::run(&config, filter) {
         Ok(report) => Ok(Tested { sources, report }),
+        Err(no_world) => Err(reload::no_world(&sources, no_world)),
+    }
+}
+
+/// What would become of a request, or a sentence that says why that cannot be told.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn explain(source: &Source, asked: Asked) -> Result<Result<Explanation, String>, Rejected> {
+    let (sources, config) = rehearsal(source)?;
+    match World::apart(&config) {
+        Ok(world) => Ok(explain::explain(&world, asked, Some((&config, &sources)))),
         Err(no_world) => Err(reload::no_world(&sources, no_world)),
     }
 }

@@ -361,7 +361,12 @@ fn told(world: &World, heard: Heard) -> Outcome {
         route: route.map(|route| route.name.to_string()),
         upstream,
         handler,
-        middleware: ended.middleware.map(ToOwned::to_owned),
+        middleware: heard
+            .seen
+            .steps
+            .iter()
+            .find(|step| step.answer.is_some())
+            .map(|step| step.label.to_string()),
         flag: ended.flag.map(|flag| flag.code().to_owned()),
         status: heard.answer.status.as_u16(),
         answer: sorted(heard.answer.headers.iter().map(field)),

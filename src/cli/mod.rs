@@ -4,6 +4,7 @@
 //! 5 admin not reachable.
 
 mod check;
+mod explain;
 mod output;
 mod routes;
 mod run;
@@ -16,6 +17,8 @@ use clap::{Parser, Subcommand};
 
 /// Something failed while running.
 const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
 /// The configuration has errors.
 const INVALID: u8 = 3;
 /// Tests failed, or a gate.
@@ -36,6 +39,8 @@ enum Command {
     /// Check configurations: every problem at once, each with its place and what to do
     #[command(visible_alias = "validate", short_flag = 't')]
     Check(check::Arguments),
+    /// Say what would become of a request, and why
+    Explain(explain::Arguments),
     /// Run the `tests:` of configurations, without a network and on a clock of their own
     Test(test::Arguments),
     /// Print the routes in their order of precedence
@@ -77,6 +82,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
+        Command::Explain(arguments) => explain::explain(&arguments),
         Command::Test(arguments) => test::test(&arguments),
         Command::Routes(arguments) => routes::routes(&arguments),
         Command::Schema => {

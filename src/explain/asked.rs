@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use crate::base::body::Body;
 use crate::base::message::{Client, Request, RequestHead};
 use crate::config::{Protocol, TestRequest};
+use crate::explain::curl;
 
 /// A request as a client sends it.
 #[derive(Debug, Clone)]
@@ -71,6 +72,14 @@ impl Asked {
         }
         asked.body = Bytes::copy_from_slice(data.unwrap_or_default().as_bytes());
         Ok(asked)
+    }
+
+    /// The request of a command such as `curl -H 'x-a: b' http://shop/orders`.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong, or which option has no meaning here.
+    pub fn from_curl(command: &str) -> Result<Self, String> {
+        curl::read(command)
     }
 
     /// The request of a test.

@@ -7,7 +7,14 @@
 //! cannot differ from what would happen.
 
 pub mod asked;
+mod curl;
+mod explanation;
 pub(crate) mod notebook;
+mod render;
 pub(crate) mod stage;
 pub mod trial;
 pub(crate) mod world;
+
+pub use explanation::Explanation;
+pub(crate) use explanation::explain;
+pub use render::render;

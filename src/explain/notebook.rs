@@ -8,7 +8,6 @@ use std::time::Duration;
 use http::header::HeaderMap;
 use http::{Method, StatusCode};
 
-use crate::base::clock;
 use crate::base::message::{RequestHead, Response};
 use crate::handler::Handler;
 use crate::middleware::Effects;
@@ -29,6 +28,8 @@ pub(crate) struct Seen {
     pub candidates: Vec<Candidate>,
     /// Which route of the snapshot.
     pub route: Option<usize>,
+    /// What the route's template took from the path.
+    pub params: Vec<(String, String)>,
     /// Each middleware's turn.
     pub steps: Vec<Step>,
     /// Whom it goes to; none if it was answered before.
@@ -47,7 +48,6 @@ pub(crate) struct Step {
     /// Whose chain: 0 is the listener's, 1 the route's, 2 the backend's.
     pub chain: usize,
     pub label: Box<str>,
-    pub kind: &'static str,
     pub changes: Vec<Change>,
     pub notes: Vec<Cow<'static, str>>,
     /// Its answer, if it gave one.
@@ -55,8 +55,8 @@ pub(crate) struct Step {
 }
 
 /// Something of the head that a middleware has changed.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Change {
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Change {
     /// `method`, `path`, `query`, or the name of a header.
     pub what: String,
     /// What it was; none if it was not there.
@@ -70,8 +70,6 @@ pub(crate) struct Change {
 pub(crate) struct Forwarded {
     /// Which of the route's backends.
     pub place: usize,
-    /// The head at that moment.
-    pub head: RequestHead,
     /// How long the whole request may take.
     pub deadline: Option<Duration>,
 }
@@ -79,16 +77,11 @@ pub(crate) struct Forwarded {
 /// The closed record.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// The status, as the record has it.
-    pub status: u16,
     pub flag: Option<Flag>,
     pub detail: Option<Cow<'static, str>>,
-    /// The kind of the middleware that answered.
-    pub middleware: Option<&'static str>,
     pub notes: Vec<Cow<'static, str>>,
     pub backend: Option<Asked>,
     pub attempts: Vec<Attempt>,
-    pub took: Duration,
 }
 
 /// Which handlers run in a rehearsal.
@@ -135,17 +128,20 @@ impl Witness for Rc<Notebook> {
         seen.candidates = exchange.listener().table.candidates(head);
     }
 
-    fn routed(&self, exchange: &Exchange, route: Option<usize>, _: &RequestHead) {
+    fn routed(&self, exchange: &Exchange, route: Option<usize>, head: &RequestHead) {
         let mut seen = self.seen.borrow_mut();
         seen.listener = exchange.listener;
         seen.route = route;
+        let params = head.params.iter();
+        seen.params = params
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
     }
 
     fn passed(&self, hook: &Hook<'_>) {
         self.seen.borrow_mut().steps.push(Step {
             chain: hook.chain,
             label: hook.label.into(),
-            kind: hook.kind,
             changes: changes(hook.before, hook.after),
             notes: hook.notes.to_vec(),
             answer: hook
@@ -154,11 +150,10 @@ impl Witness for Rc<Notebook> {
         });
     }
 
-    fn forwarded(&self, exchange: &Exchange, place: usize, head: &RequestHead) {
+    fn forwarded(&self, exchange: &Exchange, place: usize) {
         let until = exchange.limits.deadline;
         self.seen.borrow_mut().forwarded = Some(Forwarded {
             place,
-            head: head.copy(),
             deadline: until.map(|at| at.saturating_duration_since(exchange.started)),
         });
     }
@@ -178,20 +173,17 @@ impl Witness for Rc<Notebook> {
     fn closed(&self, exchange: &Exchange) {
         let record = &exchange.decision;
         self.seen.borrow_mut().ended = Some(Ended {
-            status: exchange.status().as_u16(),
             flag: record.flag,
             detail: record.detail.clone(),
-            middleware: record.middleware,
             notes: record.notes.to_vec(),
             backend: exchange.backend,
             attempts: record.attempts.to_vec(),
-            took: clock::since(exchange.started),
         });
     }
 }
 
 /// What is different in two heads.
-fn changes(before: &RequestHead, after: &RequestHead) -> Vec<Change> {
+pub(crate) fn changes(before: &RequestHead, after: &RequestHead) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut compare = |what: &str, from: Option<String>, to: Option<String>| {
         if from != to {

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
@@ -23,7 +23,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
 
-use crate::base::clock;
 use crate::upstream::{Dial, Endpoint, Protocol};
 
 /// What an endpoint does with a request.
@@ -64,7 +63,6 @@ pub(crate) struct Received {
     pub upstream: Box<str>,
     /// The endpoint's label.
     pub endpoint: Box<str>,
-    pub at: Instant,
     /// HTTP/1.1: the head byte for byte. HTTP/2: its fields, one a line, pseudo-fields first.
     pub head: String,
     pub parts: Box<http::request::Parts>,
@@ -208,7 +206,7 @@ impl Actor {
         };
         let service = service_fn(|request| Rc::clone(&self).answer(request));
         let connection = http1::Builder::new()
-            .preserve_header_case(true)
+            .auto_date_header(false)
             .serve_connection(TokioIo::new(tap), service);
         // A script may end a connection in any way.
         let _ended = connection.await;
@@ -216,7 +214,9 @@ impl Actor {
 
     async fn play_http2(self: Rc<Self>, pipe: DuplexStream) {
         let service = service_fn(|request| Rc::clone(&self).answer(request));
-        let connection = http2::Builder::new(Spawn).serve_connection(TokioIo::new(pipe), service);
+        let connection = http2::Builder::new(Spawn)
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(pipe), service);
         let mut connection = pin!(connection);
         tokio::select! {
             _ended = &mut connection => return,
@@ -243,7 +243,6 @@ impl Actor {
         self.stage.0.borrow_mut().received.push(Received {
             upstream: self.upstream.clone(),
             endpoint: self.endpoint.clone(),
-            at: clock::now(),
             head,
             parts: Box::new(parts),
             body: body.unwrap_or_default(),

@@ -180,11 +180,6 @@ impl Exchange {
         self.answered = Some(came.unwrap_or_else(Instant::now));
     }
 
-    /// The status of the answer, as far as there is one.
-    pub(crate) fn status(&self) -> StatusCode {
-        self.status
-    }
-
     /// The time, now that the backend's turn has come.
     pub(crate) fn turn(&self) -> Instant {
         if self.hooked {

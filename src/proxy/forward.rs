@@ -48,7 +48,7 @@ pub(crate) async fn forward(
         exchange.received = count_body(request);
     }
     if let Some(witness) = &exchange.local.witness {
-        witness.forwarded(exchange, place, &request.head);
+        witness.forwarded(exchange, place);
     }
     mirror::copy(exchange, request, wish);
     match &backend.to {

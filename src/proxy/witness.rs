@@ -26,7 +26,7 @@ pub(crate) trait Witness {
     fn passed(&self, hook: &Hook<'_>);
 
     /// The request has passed its chains, and goes to its backend.
-    fn forwarded(&self, exchange: &Exchange, place: usize, head: &RequestHead);
+    fn forwarded(&self, exchange: &Exchange, place: usize);
 
     /// It goes to an upstream: may it be repeated?
     fn nature(&self, nature: Nature);
@@ -45,8 +45,6 @@ pub(crate) struct Hook<'a> {
     pub chain: usize,
     /// Its name in the configuration, or its kind.
     pub label: &'a str,
-    /// Its kind.
-    pub kind: &'static str,
     /// The head that it saw.
     pub before: &'a RequestHead,
     /// The head that it left.

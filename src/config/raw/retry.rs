@@ -159,6 +159,20 @@ const NAMES: &[&str] = &[
     "unavailable",
 ];
 
+/// As it is written.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = WORDS.iter().find(|(_, condition)| condition == self);
+        match (word, self) {
+            (Some((word, _)), _) => f.write_str(word),
+            (None, Self::Status(status)) => write!(f, "{status}"),
+            (None, Self::Class(class)) => write!(f, "{class}xx"),
+            (None, Self::Grpc(code)) => write!(f, "grpc {code}"),
+            (None, _) => Ok(()),
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for Condition {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Word;

@@ -1,0 +1,334 @@
+//! An explanation as people read it: one line that says all, then why.
+
+use crate::base::report::Style;
+use crate::explain::explanation::{Answer, Change, Chosen, Explanation, Rival, Sending, Turn};
+
+/// The width of the first column.
+const MARGIN: usize = 12;
+
+/// The explanation of a request that was asked as `what`.
+pub fn render(what: &str, explanation: &Explanation, style: Style) -> String {
+    let mut page = Page {
+        text: String::new(),
+        style,
+    };
+    page.headline(what, explanation);
+    page.door(explanation);
+    page.route(explanation);
+    page.turns(&explanation.steps);
+    if let Some(backend) = &explanation.backend {
+        page.backend(backend);
+    }
+    for sending in &explanation.sent {
+        page.sent(sending);
+    }
+    page.answer(&explanation.answer);
+    page.text
+}
+
+#[derive(Clone, Copy)]
+enum Ink {
+    Bold,
+    Faint,
+    Good,
+    Bad,
+}
+
+struct Page {
+    text: String,
+    style: Style,
+}
+
+impl Page {
+    fn ink(&self, ink: Ink, text: &str) -> String {
+        let code = match (ink, self.style) {
+            (_, Style::Plain) => return text.to_owned(),
+            (Ink::Bold, _) => "1",
+            (Ink::Faint, _) => "2",
+            (Ink::Good, _) => "32",
+            (Ink::Bad, _) => "31",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// A line with a word in the margin.
+    fn line(&mut self, word: &str, text: &str) {
+        let margin = format!("{word:MARGIN$}");
+        self.text += &self.ink(Ink::Bold, &margin);
+        self.text += text;
+        self.text += "\n";
+    }
+
+    fn headline(&mut self, what: &str, explanation: &Explanation) {
+        let answer = &explanation.answer;
+        let mut way = vec![what.to_owned()];
+        way.extend(
+            explanation
+                .route
+                .iter()
+                .map(|route| format!("route {}", route.name)),
+        );
+        way.push(answer.by.clone());
+        if let Some(upstream) = explanation
+            .backend
+            .as_ref()
+            .and_then(|one| one.upstream.as_ref())
+            && answer.by == "the gateway"
+        {
+            way.insert(way.len() - 1, format!("upstream {upstream}"));
+        }
+        let status = answer.status.to_string();
+        let flag = answer
+            .flag
+            .as_ref()
+            .map(|flag| format!(" {flag}"))
+            .unwrap_or_default();
+        let ink = if answer.status < 400 {
+            Ink::Good
+        } else {
+            Ink::Bad
+        };
+        let end = self.ink(ink, &format!("{status}{flag}"));
+        self.text += &format!("{} → {end}\n\n", way.join(" → "));
+    }
+
+    fn door(&mut self, explanation: &Explanation) {
+        let listener = &explanation.listener;
+        let because = self.ink(Ink::Faint, &listener.because);
+        self.line(
+            "listener",
+            &format!("{} ({}), {because}", listener.name, listener.address),
+        );
+        let client = &explanation.client;
+        let ip = client.ip.as_deref().unwrap_or("unknown");
+        let trusted = if client.trusted {
+            ", a trusted proxy"
+        } else {
+            ""
+        };
+        self.line(
+            "client",
+            &format!(
+                "{ip} over {}, connected from {}{trusted}",
+                client.scheme, client.peer
+            ),
+        );
+        if let Some(request) = &explanation.request {
+            let query = request
+                .query
+                .as_ref()
+                .map(|query| format!("?{query}"))
+                .unwrap_or_default();
+            let host = request.host.as_deref().unwrap_or("(no host)");
+            self.line(
+                "request",
+                &format!("{} {host} {}{query}", request.method, request.path),
+            );
+            self.changes(&request.changes);
+        }
+    }
+
+    fn changes(&mut self, changes: &[Change]) {
+        for Change { what, from, to } in changes {
+            let text = match (from, to) {
+                (None, Some(to)) => self.ink(Ink::Good, &format!("+ {what}: {to}")),
+                (Some(from), None) => self.ink(Ink::Bad, &format!("- {what}: {from}")),
+                (Some(from), Some(to)) => format!("~ {what}: {from} → {to}"),
+                (None, None) => continue,
+            };
+            self.line("", &format!("  {text}"));
+        }
+    }
+
+    fn route(&mut self, explanation: &Explanation) {
+        match &explanation.route {
+            Some(route) => {
+                let place = route
+                    .place
+                    .as_ref()
+                    .map(|place| format!(" at {place}"))
+                    .unwrap_or_default();
+                self.line(
+                    "route",
+                    &format!("{}{place}, match {}", route.name, route.r#match),
+                );
+                for (name, value) in &route.params {
+                    self.line("", &format!("  {{{name}}} = {value}"));
+                }
+            }
+            None => self.line("route", "none"),
+        }
+        for (place, rival) in explanation.candidates.iter().enumerate() {
+            let word = if place == 0 { "precedence" } else { "" };
+            let text = self.rival(rival);
+            self.line(word, &text);
+        }
+    }
+
+    fn rival(&self, rival: &Rival) -> String {
+        let is = format!("{}: {}", rival.route, rival.r#match);
+        match (&rival.lost_on, rival.wins) {
+            (_, true) => self.ink(Ink::Good, &format!("✓ {is}")),
+            (Some(lost_on), false) => format!(
+                "✗ {is}, {}",
+                self.ink(Ink::Bad, &format!("lost on {lost_on}"))
+            ),
+            (None, false) => format!("· {is}, {}", self.ink(Ink::Faint, "comes later")),
+        }
+    }
+
+    fn turns(&mut self, turns: &[Turn]) {
+        for (place, turn) in turns.iter().enumerate() {
+            let word = if place == 0 { "middlewares" } else { "" };
+            let kind = if turn.name == turn.kind {
+                String::new()
+            } else {
+                format!("{}, ", turn.kind)
+            };
+            let mut text = format!("{} ({kind}of the {})", turn.name, turn.of);
+            if let Some(status) = turn.answered {
+                text = self.ink(Ink::Bad, &format!("{text} answers {status}"));
+            } else if !turn.ran {
+                text = self.ink(Ink::Faint, &format!("{text} is not reached"));
+            }
+            self.line(word, &text);
+            self.changes(&turn.changes);
+            for note in &turn.notes {
+                self.line("", &format!("  {note}"));
+            }
+        }
+    }
+
+    fn backend(&mut self, backend: &Chosen) {
+        let by = backend.by.as_ref();
+        let by = by
+            .map(|by| format!(", one of {} by {by}", backend.of))
+            .unwrap_or_default();
+        match (&backend.upstream, &backend.handler) {
+            (Some(upstream), _) => {
+                let protocol = backend.protocol.as_deref().unwrap_or_default();
+                let balance = backend.balance.as_deref().unwrap_or_default();
+                self.line(
+                    "upstream",
+                    &format!("{upstream} ({protocol}, {balance}){by}"),
+                );
+            }
+            (None, Some(handler)) => self.line("handler", &format!("{handler}{by}")),
+            (None, None) => {}
+        }
+        for (place, endpoint) in backend.endpoints.iter().enumerate() {
+            let word = if place == 0 { "endpoints" } else { "" };
+            let zone = endpoint
+                .zone
+                .as_ref()
+                .map(|zone| format!(" in {zone}"))
+                .unwrap_or_default();
+            let why = if endpoint.why.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", endpoint.why)
+            };
+            let state = format!("{}{why}", endpoint.state);
+            let ink = if endpoint.eligible {
+                Ink::Good
+            } else {
+                Ink::Bad
+            };
+            let state = self.ink(ink, &state);
+            let weight = if endpoint.weight > 1 {
+                format!(", weight {}", endpoint.weight)
+            } else {
+                String::new()
+            };
+            self.line(word, &format!("{}{zone} {state}{weight}", endpoint.address));
+        }
+        let times = &backend.timeouts;
+        let parts = [
+            ("request", times.request_ms),
+            ("attempt", times.attempt_ms),
+            ("idle", times.idle_ms),
+        ];
+        let parts: Vec<_> = parts
+            .into_iter()
+            .filter_map(|(what, time)| {
+                Some(format!(
+                    "{what} {:?}",
+                    std::time::Duration::from_millis(time?)
+                ))
+            })
+            .collect();
+        if !parts.is_empty() {
+            self.line("timeouts", &parts.join(", "));
+        }
+        if let Some(retry) = &backend.retry {
+            let may = if retry.repeatable {
+                "it may be repeated"
+            } else {
+                "only where it cannot have run"
+            };
+            let default = if retry.by_default {
+                " (by default)"
+            } else {
+                ""
+            };
+            self.line(
+                "retry",
+                &format!(
+                    "{} attempts{default} on {}; {may}",
+                    retry.attempts,
+                    retry.on.join(", ")
+                ),
+            );
+            if let Some(hedge) = &retry.hedge {
+                self.line("hedge", hedge);
+            }
+        }
+        if !backend.mirrors.is_empty() {
+            self.line("mirrors", &backend.mirrors.join(", "));
+        }
+    }
+
+    fn sent(&mut self, sending: &Sending) {
+        self.line(
+            "sent",
+            &format!("to {} of {}", sending.endpoint, sending.upstream),
+        );
+        for line in sending.head.lines() {
+            let line = self.ink(Ink::Faint, line);
+            self.line("", &format!("  {line}"));
+        }
+        if sending.body_bytes > 0 {
+            self.line("", &format!("  and a body of {} bytes", sending.body_bytes));
+        }
+    }
+
+    fn answer(&mut self, answer: &Answer) {
+        let supposed = if answer.by.starts_with("upstream ") {
+            ", supposing 200"
+        } else {
+            ""
+        };
+        let flag = answer
+            .flag
+            .as_ref()
+            .map(|flag| format!(", flag {flag}"))
+            .unwrap_or_default();
+        self.line(
+            "answer",
+            &format!("{} by {}{flag}{supposed}", answer.status, answer.by),
+        );
+        for (name, value) in &answer.headers {
+            self.line("", &format!("  {name}: {value}"));
+        }
+        if let Some(meaning) = &answer.meaning {
+            let detail = answer.detail.as_ref().filter(|detail| *detail != meaning);
+            let detail = detail
+                .map(|detail| format!(": {detail}"))
+                .unwrap_or_default();
+            self.line("because", &format!("{meaning}{detail}"));
+        }
+        for note in &answer.notes {
+            self.line("note", note);
+        }
+    }
+}
