@@ -12,9 +12,15 @@ use tonic_health::server::{HealthReporter, health_reporter};
 use super::overview::{self, Overview};
 use super::v1::admin_server::{Admin, AdminServer};
 use super::v1::{self, EndpointCondition, LifecycleState, Reload, ReloadOutcome};
-use super::v1::{GetStatusRequest, GetStatusResponse, ListUpstreamsRequest, ListUpstreamsResponse};
+use super::v1::{
+    ExplainRequest, ExplainResponse, GetStatusRequest, GetStatusResponse,
+    ListRecentFailuresRequest, ListRecentFailuresResponse, ListUpstreamsRequest,
+    ListUpstreamsResponse, WhyRequest, WhyResponse,
+};
+use super::why;
 use crate::base::lifecycle::{Lifecycle, State};
 use crate::telemetry::metrics;
+use crate::telemetry::recent::{Record, Try};
 use crate::upstream::Condition;
 
 /// The name under which health says whether the process lives at all.
@@ -102,6 +108,100 @@ impl Admin for Service {
             revision: found.revision,
             upstreams: found.upstreams.into_iter().map(upstream).collect(),
         }))
+    }
+
+    async fn why(&self, request: Request<WhyRequest>) -> Result<Response<WhyResponse>, Status> {
+        let id = request.into_inner().request_id;
+        let found = self.0.recent(&why::of(&id));
+        if found.is_empty() {
+            return Err(Status::not_found(why::unknown(&id)));
+        }
+        let decisions = found.iter().map(|record| decision(record)).collect();
+        Ok(Response::new(WhyResponse { decisions }))
+    }
+
+    async fn list_recent_failures(
+        &self,
+        request: Request<ListRecentFailuresRequest>,
+    ) -> Result<Response<ListRecentFailuresResponse>, Status> {
+        let ListRecentFailuresRequest {
+            route,
+            upstream,
+            flag,
+            limit,
+        } = request.into_inner();
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let query = why::Query {
+            route,
+            upstream,
+            flag,
+            limit,
+        };
+        let found = self.0.recent(&query.into());
+        let decisions = found.iter().map(|record| decision(record)).collect();
+        Ok(Response::new(ListRecentFailuresResponse { decisions }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let ExplainRequest {
+            method,
+            url,
+            headers,
+            body,
+            listener,
+            client,
+            http2,
+        } = request.into_inner();
+        let question = overview::Question {
+            method,
+            url,
+            headers,
+            body,
+            listener,
+            client,
+            http2,
+        };
+        let explanation = why::explain(Arc::clone(&self.0), question).await;
+        let json = explanation.map_err(Status::invalid_argument)?.to_string();
+        Ok(Response::new(ExplainResponse { json }))
+    }
+}
+
+fn decision(record: &Record) -> v1::Decision {
+    let record = record.clone();
+    let attempt = |attempt: Try| v1::Attempt {
+        endpoint: attempt.endpoint,
+        duration_ms: attempt.duration_ms,
+        status: attempt.status.unwrap_or(0).into(),
+        flag: attempt.flag,
+    };
+    v1::Decision {
+        request_id: record.request_id,
+        started_at: record.started_at,
+        duration_ms: record.duration_ms,
+        backend_ms: record.backend_ms,
+        revision: record.revision,
+        listener: record.listener,
+        client: record.client,
+        method: record.method,
+        host: record.host,
+        target: record.target,
+        protocol: record.protocol,
+        route: record.route,
+        middleware: record.middleware,
+        notes: record.notes,
+        upstream: record.upstream,
+        handler: record.handler,
+        attempts: record.attempts.into_iter().map(attempt).collect(),
+        status: record.status.into(),
+        flag: record.flag,
+        meaning: record.meaning,
+        detail: record.detail,
+        bytes_in: record.bytes_in,
+        bytes_out: record.bytes_out,
     }
 }
 

@@ -6,23 +6,27 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::overview::{Endpoint, Overview, Status, Upstream};
+use super::overview::{Endpoint, Overview, Question, Status, Upstream};
 use crate::base::address::Address;
+use crate::telemetry::recent::Record;
 
 /// The routes of the JSON side, for the address on which they are reached.
 pub(super) fn routes(overview: Arc<dyn Overview>, address: Address) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/upstreams", get(upstreams))
+        .route("/v1/why", get(why))
+        .route("/v1/recent-failures", get(recent_failures))
+        .route("/v1/explain", post(explain))
         .route_layer(from_fn_with_state(Arc::new(address), guard))
         .with_state(overview)
 }
@@ -35,6 +39,42 @@ async fn upstreams(State(overview): State<Arc<dyn Overview>>) -> Json<Value> {
     let found = overview.upstreams();
     let upstreams: Vec<Value> = found.upstreams.iter().map(upstream).collect();
     Json(json!({"revision": found.revision, "upstreams": upstreams}))
+}
+
+#[derive(serde::Deserialize)]
+struct Id {
+    request_id: String,
+}
+
+async fn why(State(overview): State<Arc<dyn Overview>>, Query(id): Query<Id>) -> Response {
+    let found = overview.recent(&super::why::of(&id.request_id));
+    if found.is_empty() {
+        let sentence = super::why::unknown(&id.request_id);
+        return refusal(StatusCode::NOT_FOUND, &sentence);
+    }
+    Json(decisions(&found)).into_response()
+}
+
+async fn recent_failures(
+    State(overview): State<Arc<dyn Overview>>,
+    Query(query): Query<super::why::Query>,
+) -> Json<Value> {
+    Json(decisions(&overview.recent(&query.into())))
+}
+
+fn decisions(records: &[Arc<Record>]) -> Value {
+    let records: Vec<&Record> = records.iter().map(|record| &**record).collect();
+    json!({"decisions": records})
+}
+
+async fn explain(
+    State(overview): State<Arc<dyn Overview>>,
+    Json(question): Json<Question>,
+) -> Response {
+    match super::why::explain(overview, question).await {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(sentence) => refusal(StatusCode::BAD_REQUEST, &sentence),
+    }
 }
 
 fn upstream(upstream: &Upstream) -> Value {
@@ -88,7 +128,7 @@ pub(super) async fn not_found(uri: Uri, headers: HeaderMap) -> Response {
         return status.into_http();
     }
     let sentence = format!(
-        "there is no {}: try /v1/status or /v1/upstreams",
+        "there is no {}: try /v1/status, /v1/upstreams or /v1/recent-failures",
         uri.path()
     );
     refusal(StatusCode::NOT_FOUND, &sentence)

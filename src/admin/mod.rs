@@ -8,6 +8,7 @@ mod grpc;
 mod http;
 pub mod overview;
 pub mod telemetry;
+mod why;
 
 use std::future::Future;
 use std::sync::Arc;

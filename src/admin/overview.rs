@@ -1,10 +1,12 @@
 //! What the doors for operators may ask of the rest of the program.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::base::lifecycle::State;
 use crate::telemetry::metrics::Reload;
+use crate::telemetry::recent::{Filter, Record};
 use crate::upstream::Condition;
 
 /// Whoever knows everything: the application.
@@ -14,6 +16,16 @@ pub trait Overview: Send + Sync {
 
     /// Every upstream, as it stands now.
     fn upstreams(&self) -> Upstreams;
+
+    /// Records of requests that failed or were slow, the newest first.
+    fn recent(&self, filter: &Filter) -> Vec<Arc<Record>>;
+
+    /// What would become of a request now, as the explanation's JSON. May take a while: not for an
+    /// event loop.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with the question.
+    fn explain(&self, question: Question) -> Result<serde_json::Value, String>;
 
     /// What readiness depends on besides the lifecycle.
     fn ready(&self) -> Vec<Check>;
@@ -40,6 +52,26 @@ pub struct Status {
     pub connections: u64,
     /// What became of the configuration that was read last.
     pub last_reload: Option<LastReload>,
+}
+
+/// A request that an operator asks about; whatever is empty has a default.
+#[derive(Debug, Clone, Default, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Question {
+    /// The method.
+    pub method: String,
+    /// The URL, or a path.
+    pub url: String,
+    /// Headers, each as `name: value`.
+    pub headers: Vec<String>,
+    /// The body.
+    pub body: String,
+    /// The listener that it comes through.
+    pub listener: String,
+    /// Where it comes from: an IP address, with or without a port.
+    pub client: String,
+    /// HTTP/2 rather than HTTP/1.1.
+    pub http2: bool,
 }
 
 /// One reading of the configuration.

@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::overview::{Check, LastReload, Status, Upstreams};
+use super::overview::{Check, LastReload, Question, Status, Upstreams};
 use super::v1::admin_client::AdminClient;
 use super::v1::{
     EndpointCondition, GetStatusRequest, LifecycleState, ListUpstreamsRequest, ReloadOutcome,
@@ -21,6 +21,7 @@ use super::*;
 use crate::base::address::Address;
 use crate::base::lifecycle::State;
 use crate::telemetry::metrics::{Metrics, Reload};
+use crate::telemetry::recent::{Filter, Record, Try};
 use crate::upstream::Condition;
 
 const SECOND: Duration = Duration::from_secs(5);
@@ -30,6 +31,24 @@ struct Fake {
 }
 
 impl Overview for Fake {
+    fn recent(&self, filter: &Filter) -> Vec<Arc<Record>> {
+        let record = Record {
+            request_id: "known".to_owned(),
+            status: 503,
+            attempts: vec![Try::default()],
+            ..Record::default()
+        };
+        let is_asked_for = filter.request_id.as_deref().is_none_or(|id| id == "known");
+        is_asked_for.then(|| Arc::new(record)).into_iter().collect()
+    }
+
+    fn explain(&self, question: Question) -> Result<serde_json::Value, String> {
+        match question.url.as_str() {
+            "" => Err("which request?".to_owned()),
+            url => Ok(serde_json::json!({ "url": url })),
+        }
+    }
+
     fn status(&self) -> Status {
         Status {
             version: "1.2.3",

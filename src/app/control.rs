@@ -24,6 +24,7 @@ use crate::server::{Common, InMemory, Loads, Server};
 use crate::snapshot::Builder;
 use crate::snapshot::publish::Published;
 use crate::telemetry::metrics::{Metrics, Reload};
+use crate::telemetry::recent::Recent;
 
 /// What the starter is told.
 pub(crate) struct Up {
@@ -149,21 +150,18 @@ impl<'a> Control<'a> {
         let published = Arc::new(Published::new(builder.keep(built)));
         let sampler = Sampler::start(options.system.as_deref(), config.runtime.shedding);
         metrics.feel(Arc::clone(sampler.gauge()));
+        let recent = Recent::new(workers);
         let common = Common {
             published: Arc::clone(&published),
             lifecycle: Arc::clone(&lifecycle),
             pressure: Arc::clone(sampler.gauge()),
             blocking: Pool::new(BLOCKING.0, BLOCKING.1),
+            recent: Arc::clone(&recent),
         };
         let server =
             Server::start(workers, &common).map_err(NotStarted::system("starting workers"))?;
         let loads = server.loads();
-        let board = Board::new(
-            source.name(),
-            Arc::clone(&lifecycle),
-            Arc::clone(&published),
-            loads.clone(),
-        );
+        let board = Board::new(source.name(), common, loads.clone());
         let mut control = Self {
             source,
             builder,

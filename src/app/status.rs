@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::admin::overview::{self, Check, LastReload, Overview, Status, Upstreams};
-use crate::base::lifecycle::Lifecycle;
-use crate::server::Loads;
-use crate::snapshot::publish::Published;
+use crate::admin::overview::{self, Check, LastReload, Overview, Question, Status, Upstreams};
+use crate::explain;
+use crate::explain::asked::{Asked, client_of};
+use crate::explain::world::World;
+use crate::server::{Common, Loads};
 use crate::telemetry::metrics::Reload;
+use crate::telemetry::recent::{Filter, Record};
 use crate::upstream::{Condition, Member, Members, Upstream};
 
 /// The one place where the doors for operators look.
@@ -17,25 +19,18 @@ pub(crate) struct Board {
     source: String,
     started: Instant,
     started_at: SystemTime,
-    lifecycle: Arc<Lifecycle>,
-    published: Arc<Published>,
+    common: Common,
     loads: Loads,
     last_reload: Mutex<Option<LastReload>>,
 }
 
 impl Board {
-    pub(crate) fn new(
-        source: String,
-        lifecycle: Arc<Lifecycle>,
-        published: Arc<Published>,
-        loads: Loads,
-    ) -> Arc<Self> {
+    pub(crate) fn new(source: String, common: Common, loads: Loads) -> Arc<Self> {
         Arc::new(Self {
             source,
             started: Instant::now(),
             started_at: SystemTime::now(),
-            lifecycle,
-            published,
+            common,
             loads,
             last_reload: Mutex::new(None),
         })
@@ -68,9 +63,9 @@ impl Overview for Board {
     fn status(&self) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION"),
-            revision: self.published.load().revision,
+            revision: self.common.published.load().revision,
             source: self.source.clone(),
-            state: self.lifecycle.state(),
+            state: self.common.lifecycle.state(),
             started_at: self.started_at,
             uptime: self.started.elapsed(),
             workers: self.loads.workers(),
@@ -80,7 +75,7 @@ impl Overview for Board {
     }
 
     fn upstreams(&self) -> Upstreams {
-        let snapshot = self.published.load();
+        let snapshot = self.common.published.load();
         let upstreams = snapshot.upstreams.iter();
         Upstreams {
             revision: snapshot.revision,
@@ -88,8 +83,26 @@ impl Overview for Board {
         }
     }
 
+    fn recent(&self, filter: &Filter) -> Vec<Arc<Record>> {
+        self.common.recent.find(filter)
+    }
+
+    fn explain(&self, question: Question) -> Result<serde_json::Value, String> {
+        let asked = asked(question)?;
+        let Common {
+            published,
+            lifecycle,
+            pressure,
+            ..
+        } = self.common.clone();
+        let world = World::beside(published.load(), lifecycle, pressure);
+        let world = world.map_err(|error| error.to_string())?;
+        let explanation = explain::explain(&world, asked, None)?;
+        serde_json::to_value(explanation).map_err(|error| error.to_string())
+    }
+
     fn ready(&self) -> Vec<Check> {
-        let snapshot = self.published.load();
+        let snapshot = self.common.published.load();
         vec![Check {
             name: "configuration".into(),
             // A bad reload does not make the gateway unready: the last good one is in force.
@@ -97,6 +110,31 @@ impl Overview for Board {
             detail: format!("revision {}", snapshot.revision).into(),
         }]
     }
+}
+
+/// The request that an operator asks about.
+fn asked(question: Question) -> Result<Asked, String> {
+    let Question {
+        method,
+        url,
+        headers,
+        body,
+        listener,
+        client,
+        http2,
+    } = question;
+    let mut words = vec![url];
+    if !method.is_empty() {
+        words.insert(0, method);
+    }
+    let mut asked = Asked::from_arguments(&words, &headers, None)?;
+    asked.body = body.into();
+    asked.listener = Some(listener).filter(|name| !name.is_empty());
+    asked.http2 = http2;
+    if !client.is_empty() {
+        asked.client = client_of(&client)?;
+    }
+    Ok(asked)
 }
 
 /// An upstream as it stands now.

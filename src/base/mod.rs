@@ -5,6 +5,7 @@ pub mod body;
 pub mod caller;
 pub mod cgroup;
 pub mod channel;
+pub mod cidr;
 pub mod clock;
 pub mod continuation;
 pub mod facts;

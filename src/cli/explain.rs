@@ -1,11 +1,14 @@
 //! `retort explain`
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
+use serde_json::json;
+
+use crate::cli::live::{Admin, Failed};
 use crate::cli::output::{complain, print, style};
 use crate::cli::{ConfigFile, INVALID, USAGE};
-use crate::explain::asked::Asked;
+use crate::explain::asked::{Asked, client_of};
 use crate::explain::{Explanation, render};
 
 #[derive(Debug, clap::Args)]
@@ -28,20 +31,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME")]
     listener: Option<String>,
     /// Where it comes from: an IP address, with or without a port
-    #[arg(long, value_name = "ADDRESS", value_parser = client)]
+    #[arg(long, value_name = "ADDRESS", value_parser = client_of)]
     client: Option<SocketAddr>,
+    /// Ask the running gateway, with its endpoints and rate limits as they stand now
+    #[arg(long, value_name = "WHAT", value_parser = ["running"])]
+    against: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
     /// Show the values of headers that hold secrets
     #[arg(long)]
     show_secrets: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
-}
-
-fn client(text: &str) -> Result<SocketAddr, String> {
-    let whole = text.parse::<SocketAddr>();
-    let whole = whole.or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 40_000)));
-    whole.map_err(|_| format!("`{text}` is no IP address, with or without a port"))
 }
 
 pub(crate) fn explain(arguments: &Arguments) -> ExitCode {
@@ -53,6 +55,12 @@ pub(crate) fn explain(arguments: &Arguments) -> ExitCode {
         }
     };
     let what = format!("{} {}", asked.method, asked.url);
+    if arguments.against.is_some() {
+        return match running(&arguments.admin, &asked) {
+            Ok(explanation) => show(arguments, &what, explanation),
+            Err(failed) => failed.tell(),
+        };
+    }
     let explained = match crate::app::explain(&arguments.config.source(), asked) {
         Ok(explained) => explained,
         Err(rejected) => {
@@ -67,6 +75,26 @@ pub(crate) fn explain(arguments: &Arguments) -> ExitCode {
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// What the running gateway says.
+fn running(admin: &Admin, asked: &Asked) -> Result<Explanation, Failed> {
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+    };
+    let headers: Vec<String> = asked.headers.iter().map(header).collect();
+    let question = json!({
+        "method": asked.method.as_str(),
+        "url": asked.url.to_string(),
+        "headers": headers,
+        "body": String::from_utf8_lossy(&asked.body),
+        "listener": asked.listener.as_deref().unwrap_or_default(),
+        "client": asked.client.to_string(),
+        "http2": asked.http2,
+    });
+    let document = admin.post("/v1/explain", &question)?;
+    serde_json::from_value(document)
+        .map_err(|error| Failed::Refused(format!("the gateway is of another version: {error}")))
 }
 
 fn show(arguments: &Arguments, what: &str, mut explanation: Explanation) -> ExitCode {

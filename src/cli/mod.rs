@@ -5,10 +5,12 @@
 
 mod check;
 mod explain;
+mod live;
 mod output;
 mod routes;
 mod run;
 mod test;
+mod why;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ const USAGE: u8 = 2;
 const INVALID: u8 = 3;
 /// Tests failed, or a gate.
 const UNMET: u8 = 4;
+/// No gateway answers.
+const UNREACHED: u8 = 5;
 
 /// A service-mesh sidecar gateway. Without a command it serves its built-in demonstration.
 #[derive(Debug, Parser)]
@@ -41,6 +45,8 @@ enum Command {
     Check(check::Arguments),
     /// Say what would become of a request, and why
     Explain(explain::Arguments),
+    /// Say why a request to a running gateway failed, or was slow
+    Why(why::Arguments),
     /// Run the `tests:` of configurations, without a network and on a clock of their own
     Test(test::Arguments),
     /// Print the routes in their order of precedence
@@ -83,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::Explain(arguments) => explain::explain(&arguments),
+        Command::Why(arguments) => why::why(&arguments),
         Command::Test(arguments) => test::test(&arguments),
         Command::Routes(arguments) => routes::routes(&arguments),
         Command::Schema => {

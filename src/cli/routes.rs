@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use crate::cli::output::{complain, print};
+use crate::cli::output::{aligned, complain, print};
 use crate::cli::{ConfigFile, INVALID};
 use crate::snapshot::Listing;
 
@@ -77,23 +77,4 @@ fn cells(listing: &Listing) -> Vec<[String; 5]> {
     std::iter::once(HEAD.map(str::to_owned))
         .chain(rows)
         .collect()
-}
-
-/// Columns as wide as their widest cell, two spaces apart.
-fn aligned(rows: &[[String; 5]]) -> String {
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            let _infallible = write!(line, "{cell:width$}  ");
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
 }

@@ -18,7 +18,7 @@ use crate::base::key::KeySource;
 use crate::base::pressure::{Priority, Shedding};
 use crate::base::problem::{Span, Spanned};
 use crate::routing::matcher::Match;
-use crate::telemetry::{access_log, metrics};
+use crate::telemetry::{access_log, metrics, recent};
 use crate::upstream::Deposit;
 use crate::{handler, middleware, upstream};
 
@@ -138,6 +138,8 @@ pub struct Telemetry {
     pub access_log: access_log::Settings,
     /// What metrics may cost.
     pub metrics: metrics::Settings,
+    /// Which requests are kept for whoever asks why.
+    pub decisions: recent::Settings,
 }
 
 /// An address where clients are accepted.

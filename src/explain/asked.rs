@@ -1,6 +1,6 @@
 //! A request that somebody asks about.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
@@ -173,6 +173,19 @@ impl Asked {
             body,
         }
     }
+}
+
+/// An IP address, with or without a port.
+///
+/// # Errors
+/// A sentence that says that it is none.
+pub(crate) fn client_of(text: &str) -> Result<SocketAddr, String> {
+    let whole = text.parse::<SocketAddr>();
+    let whole = whole.or_else(|_| {
+        text.parse::<IpAddr>()
+            .map(|ip| SocketAddr::new(ip, CLIENT.1))
+    });
+    whole.map_err(|_| format!("`{text}` is no IP address, with or without a port"))
 }
 
 pub(super) fn method_of(text: &str) -> Result<Method, String> {

@@ -21,6 +21,7 @@ use crate::proxy::witness::Witness;
 use crate::snapshot::publish::{Published, Reader, View};
 use crate::telemetry::access_log::{AccessLog, Entry, Lines};
 use crate::telemetry::metrics::REHEARSAL;
+use crate::telemetry::recent::{Recent, Record};
 
 /// Everything that the requests of one worker share; it never leaves the worker's thread.
 #[derive(Debug)]
@@ -47,6 +48,10 @@ pub struct Local {
     pub(crate) mirrors: Running,
     /// Who watches, where this is a rehearsal.
     pub(crate) witness: Option<WitnessHandle>,
+    /// Where records are kept for whoever asks why.
+    recent: Arc<Recent>,
+    /// How many ids were given to requests that had none.
+    ids: Cell<u64>,
     lifecycle: Arc<Lifecycle>,
     now: Cell<Instant>,
     /// The revision that the last tick saw.
@@ -87,9 +92,10 @@ impl Local {
         lifecycle: Arc<Lifecycle>,
         pressure: Arc<Gauge>,
         blocking: Blocking,
+        recent: Arc<Recent>,
     ) -> Rc<Self> {
         let reader = Reader::new(published);
-        Self::assemble(id, reader, lifecycle, pressure, blocking, None)
+        Self::assemble((id, recent), reader, lifecycle, pressure, blocking, None)
     }
 
     /// For a rehearsal on the calling thread: what happens there is counted and logged nowhere.
@@ -101,11 +107,12 @@ impl Local {
         witness: Rc<dyn Witness>,
     ) -> Rc<Self> {
         let witness = Some(WitnessHandle(witness));
-        Self::assemble(REHEARSAL, reader, lifecycle, pressure, blocking, witness)
+        let who = (REHEARSAL, Arc::default());
+        Self::assemble(who, reader, lifecycle, pressure, blocking, witness)
     }
 
     fn assemble(
-        id: usize,
+        (id, recent): (usize, Arc<Recent>),
         reader: Reader,
         lifecycle: Arc<Lifecycle>,
         pressure: Arc<Gauge>,
@@ -127,6 +134,8 @@ impl Local {
             pressure,
             mirrors: Running::default(),
             witness,
+            recent,
+            ids: Cell::new(0),
             lifecycle,
             now: Cell::new(now),
         })
@@ -174,6 +183,17 @@ impl Local {
         if self.witness.is_none() {
             self.lines_to(&view.snapshot.access_log, now).flush(now);
         }
+    }
+
+    /// Keeps a record for whoever asks why, with at most so many others of this worker.
+    pub(crate) fn keep(&self, record: Record, room: u32) {
+        self.recent.keep(self.id, record, room);
+    }
+
+    /// An id for a request that has none.
+    pub(crate) fn own_id(&self) -> String {
+        self.ids.set(self.ids.get() + 1);
+        format!("retort-{}-{}", self.id, self.ids.get())
     }
 
     /// Writes a line of the access log.

@@ -52,6 +52,9 @@ pub(crate) fn finish(
         put_in_words(&exchange, &mut response);
     }
     exchange.answered(response.head.status);
+    if exchange.tells_client() {
+        tell(&exchange, &mut response.head);
+    }
     if let Some(switch) = exchange.switch.take() {
         switch.start(exchange);
         return response.head.into_http(Tracked::nothing());
@@ -74,6 +77,18 @@ pub(crate) fn finish(
         body: response.body,
         exchange: Some(exchange),
     })
+}
+
+/// The header by which chosen clients are told what was decided.
+static X_RETORT_DECISION: HeaderName = HeaderName::from_static("x-retort-decision");
+
+/// Tells what was decided so far.
+#[cold]
+fn tell(exchange: &Exchange, head: &mut ResponseHead) {
+    let took = clock::since(exchange.started);
+    if let Some(line) = exchange.record(took).line() {
+        head.headers.set(X_RETORT_DECISION.clone(), line);
+    }
 }
 
 /// Asks an HTTP/1 client to open its next connection elsewhere; HTTP/2 has GOAWAY for this.

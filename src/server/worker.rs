@@ -19,6 +19,7 @@ use crate::server::listener::Place;
 use crate::server::memory;
 use crate::server::stream::Accepted;
 use crate::snapshot::publish::Published;
+use crate::telemetry::recent::Recent;
 
 /// What all workers share.
 #[derive(Debug, Clone)]
@@ -31,6 +32,8 @@ pub struct Common {
     pub pressure: Arc<Gauge>,
     /// Where handlers may block.
     pub blocking: Pool,
+    /// Where records are kept for whoever asks why.
+    pub recent: Arc<Recent>,
 }
 
 /// Work for a worker.
@@ -176,6 +179,7 @@ fn run(
             shared.lifecycle,
             shared.pressure,
             shared.blocking.for_worker(),
+            shared.recent,
         );
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

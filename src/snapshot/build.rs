@@ -155,6 +155,7 @@ impl Run<'_> {
             routes,
             upstreams,
             access_log,
+            decisions: config.telemetry.decisions.clone(),
             upstream_places,
         })
     }

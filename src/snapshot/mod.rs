@@ -30,6 +30,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{
     HandlerSeries, ListenerSeries, MiddlewareSeries, RouteSeries, UpstreamSeries,
 };
+use crate::telemetry::recent;
 use crate::upstream;
 
 /// Everything that a request needs.
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub upstreams: Vec<Upstream>,
     /// Where requests are logged.
     pub access_log: Arc<AccessLog>,
+    /// Which requests are kept for whoever asks why.
+    pub decisions: recent::Settings,
     /// Each upstream's place, by its name.
     upstream_places: HashMap<Arc<str>, usize>,
 }

@@ -4,6 +4,7 @@ pub mod access_log;
 pub mod decision;
 pub mod log;
 pub mod metrics;
+pub mod recent;
 mod settings;
 
 pub use self::settings::Settings;

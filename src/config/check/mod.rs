@@ -298,6 +298,7 @@ fn settle_telemetry(
         address,
         access_log,
         metrics,
+        decisions,
     } = telemetry.unwrap_or_default();
     if let Some(problem) = places.conflict(address.as_ref()) {
         reading.report(problem);
@@ -306,6 +307,7 @@ fn settle_telemetry(
         address: places.own("telemetry", address, ([0, 0, 0, 0], 15_020)),
         access_log,
         metrics,
+        decisions,
     }
 }
 

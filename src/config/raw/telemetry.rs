@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 
 use crate::base::address::Address;
 use crate::base::problem::Spanned;
-use crate::telemetry::{access_log, metrics};
+use crate::telemetry::{access_log, metrics, recent};
 
 /// Metrics, health endpoints, the access log.
 #[derive(Debug, Default, serde::Deserialize, JsonSchema)]
@@ -17,4 +17,6 @@ pub(crate) struct Telemetry {
     pub(crate) access_log: access_log::Settings,
     /// What metrics may cost.
     pub(crate) metrics: metrics::Settings,
+    /// Which requests are kept for `retort why`.
+    pub(crate) decisions: recent::Settings,
 }
