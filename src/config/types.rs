@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::raw::{After, Condition, Protocol, Test, Workers};
+pub use super::raw::{After, Condition, Protocol, Workers};
+use super::test::Test;
 use crate::base::address::Address;
 use crate::base::key::KeySource;
 use crate::base::pressure::{Priority, Shedding};

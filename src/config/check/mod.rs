@@ -9,6 +9,7 @@ mod listener;
 mod names;
 mod retry;
 mod route;
+mod test;
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -51,7 +52,7 @@ pub(super) fn check(
     let listeners =
         listed::<raw::Listener>(&sections.listeners, reading, "listeners", "a listener");
     let routes = listed::<raw::Route>(&sections.routes, reading, "routes", "a route");
-    let tests = listed::<raw::Test>(&sections.tests, reading, "tests", "a test");
+    let tests = listed::<raw::test::Test>(&sections.tests, reading, "tests", "a test");
     let upstreams = house.upstreams(sections);
     house.read_handlers(sections);
     house.chains.resolve_all();
@@ -75,6 +76,14 @@ pub(super) fn check(
     if is_clean {
         house.report_unused(&routes);
     }
+    let route_names = sections.routes.iter().filter_map(|item| item.name());
+    let route_names = Names::new("route", route_names, extent);
+    let items = (&*listeners, &*routes);
+    let scene = test::Scene::new(&house, route_names, items, &upstreams, is_clean);
+    let tests = tests.into_iter().flatten();
+    let tests: Vec<_> = tests
+        .filter_map(|item| test::settle(item, &scene))
+        .collect();
     Some(Config {
         runtime: settle_runtime(runtime?),
         admin,
@@ -87,7 +96,7 @@ pub(super) fn check(
             .filter_map(|(name, handler)| Some((Arc::from(name), handler?)))
             .collect(),
         upstreams,
-        tests: tests.into_iter().flatten().map(|test| test.value).collect(),
+        tests,
     })
 }
 

@@ -7,6 +7,7 @@ mod retry;
 mod route;
 mod shared;
 mod telemetry;
+pub(crate) mod test;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +18,6 @@ use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
-use serde_json::{Map, Value};
 
 pub use self::listener::Protocol;
 pub(crate) use self::listener::{Limits, Listener};
@@ -64,7 +64,7 @@ pub(crate) struct File {
     /// Named groups of endpoints that requests are sent to.
     upstreams: Option<BTreeMap<ItemName, upstream::Settings>>,
     /// Requests and what should become of them, checked by `retort test` without a network.
-    tests: Option<Vec<Test>>,
+    tests: Option<Vec<test::Test>>,
     /// Further files, as paths or patterns such as `routes/*.yaml`, relative to this file. Their lists
     /// and maps are added to those here; a name that is declared twice is an error.
     include: Option<Vec<String>>,
@@ -165,18 +165,4 @@ pub(crate) struct Admin {
     /// `ip:port` or `unix:/path`. Whoever reaches it may change the configuration, so keep it local.
     /// Default `127.0.0.1:15000`.
     pub(crate) address: Option<Spanned<Address>>,
-}
-
-/// A request and what should become of it.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Test {
-    /// What the test shows, as a sentence.
-    pub name: String,
-    /// The request: `method`, `url`, `headers`.
-    pub request: Map<String, Value>,
-    /// What it must come to: `route`, `upstream`, `handler`, `status` and more.
-    pub expect: Map<String, Value>,
-    /// What the test assumes of the world outside: answers of services that are asked, and the like.
-    pub given: Option<Map<String, Value>>,
 }
