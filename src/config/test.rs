@@ -265,3 +265,130 @@ impl fmt::Display for OrNone<Flag> {
         f.write_str(self.as_option().map_or("none", |flag| flag.code()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, parse};
+
+    const FINE: &str = include_str!("../../tests/data/tests-fine.yaml");
+
+    fn read() -> Config {
+        let loaded = parse("tests-fine.yaml", FINE, &|_| None);
+        loaded
+            .config
+            .unwrap_or_else(|| panic!("{:?}", loaded.problems))
+    }
+
+    fn ask(test: &Test, at: usize) -> &Ask {
+        match &test.steps[at] {
+            Step::Ask(ask) => ask,
+            Step::Wait(_) => panic!("a wait"),
+        }
+    }
+
+    /// What the file says at a place.
+    fn written(span: Span) -> &'static str {
+        FINE.get(span.range()).expect("a place in the file")
+    }
+
+    #[test]
+    fn a_test_with_a_request_has_one_step() {
+        let config = read();
+        let test = &config.tests[0];
+        assert_eq!((&*test.name, test.steps.len()), ("canary header wins", 1));
+        assert_eq!(written(test.span), "canary header wins");
+        let Ask {
+            request,
+            repeat,
+            expect,
+        } = ask(test, 0);
+        assert_eq!(*repeat, 1);
+        assert_eq!(request.url, "http://api.example.com/orders/7");
+        assert_eq!(request.client.to_string(), "127.0.0.1:50000");
+        assert_eq!(
+            (request.listener, request.protocol),
+            (None, Protocol::Http1)
+        );
+        assert_eq!(request.headers.get_all("x-list").iter().count(), 2);
+        let route = expect.route.as_ref().expect("a route");
+        assert!(route.holds(Some("orders")) && !route.holds(None));
+        assert_eq!(written(route.span), "orders");
+        assert!(expect.handler.is_none() && expect.sent.is_empty());
+    }
+
+    #[test]
+    fn endpoints_answer_or_fail() {
+        let config = read();
+        let test = &config.tests[1];
+        let said: Vec<_> = test.given["orders"]
+            .iter()
+            .map(|act| match &act.kind {
+                ActKind::Answer { status, after, .. } => format!("{} {after:?}", status.as_u16()),
+                kind => format!("{kind:?} {:?}", act.endpoint),
+            })
+            .collect();
+        let expected = [
+            "503 0ns",
+            "503 0ns",
+            "Refused None",
+            "Timeout Some(\"orders.internal:80\")",
+            "200 20ms",
+        ];
+        assert_eq!(said, expected);
+        assert!(matches!(test.given["cart"][0].kind, ActKind::Reset));
+        let expect = &ask(test, 0).expect;
+        assert_eq!(expect.status.map(|status| status.value.as_u16()), Some(200));
+        assert_eq!(
+            expect.flag.as_ref().map(|flag| &flag.value),
+            Some(&OrNone::None)
+        );
+        assert_eq!(
+            expect.within.map(|within| within.value),
+            Some(Duration::from_secs(1))
+        );
+    }
+
+    #[test]
+    fn steps_come_in_their_order() {
+        let config = read();
+        let test = &config.tests[2];
+        assert_eq!((test.steps.len(), ask(test, 0).repeat), (4, 3));
+        assert!(matches!(test.steps[2], Step::Wait(wait) if wait == Duration::from_secs(1)));
+        let refused = ask(test, 1);
+        assert_eq!(refused.request.client.to_string(), "203.0.113.9:4000");
+        let header = &refused.expect.headers[0];
+        assert_eq!(header.name, "retry-after");
+        assert_eq!(written(header.is.span), "\"1\"");
+        assert!(header.is.holds(Some(b"1")));
+    }
+
+    #[test]
+    fn shares_and_what_is_sent_are_typed() {
+        let config = read();
+        let shares = &ask(&config.tests[3], 0).expect.shares;
+        assert_eq!(
+            (&*shares[1].backend, shares[1].min, shares[1].max),
+            ("cart-next", 0.03, 0.07)
+        );
+        assert_eq!(written(shares[1].span), "cart-next");
+        let Ask {
+            request, expect, ..
+        } = ask(&config.tests[4], 0);
+        // The listener speaks nothing else.
+        assert_eq!(
+            (request.listener, request.protocol),
+            (Some(1), Protocol::Http2)
+        );
+        assert_eq!(&request.body[..], b"text");
+        assert_eq!(
+            expect.upstream.as_ref().map(|of| &of.value),
+            Some(&OrNone::None)
+        );
+        assert_eq!(
+            expect.sent.method.as_ref().map(|of| of.value.as_str()),
+            Some("GET")
+        );
+        assert_eq!(expect.sent.headers.len(), 1);
+    }
+}

@@ -122,7 +122,7 @@ pub(super) fn settle(item: Held<raw::Test>, scene: &Scene<'_>) -> Option<Test> {
             if let Some(span) = expect.map(|expect| expect.span) {
                 misplaced("expect", span, steps.span, scene);
             }
-            settle_steps(steps, scene)
+            settle_steps(steps, scene)?
         }
         (None, None) => {
             let message = format!("the test `{}` asks nothing", name.value.0);
@@ -151,11 +151,14 @@ fn misplaced(key: &str, span: Span, steps: Span, scene: &Scene<'_>) {
     scene.report(Problem::error(span, message).related(steps, "the steps"));
 }
 
-fn settle_steps(steps: Spanned<Vec<Spanned<raw::Step>>>, scene: &Scene<'_>) -> Vec<Step> {
+/// None if any of them is wrong.
+fn settle_steps(steps: Spanned<Vec<Spanned<raw::Step>>>, scene: &Scene<'_>) -> Option<Vec<Step>> {
+    let count = steps.value.len();
     let settled = steps.value.into_iter();
-    settled
+    let settled: Vec<_> = settled
         .filter_map(|step| settle_step(step, scene))
-        .collect()
+        .collect();
+    (settled.len() == count).then_some(settled)
 }
 
 fn settle_step(step: Spanned<raw::Step>, scene: &Scene<'_>) -> Option<Step> {
@@ -235,9 +238,10 @@ fn check_purpose(name: &Spanned<raw::Title>, steps: &[Step], scene: &Scene<'_>) 
         return;
     }
     let title = &name.value.0;
-    let (what, help) = match steps.iter().any(asks) {
-        true => ("expects nothing, so it cannot fail", "give it `expect`"),
-        false => ("asks nothing", "give it a step with `request`"),
+    let (what, help) = if steps.iter().any(asks) {
+        ("expects nothing, so it cannot fail", "give it `expect`")
+    } else {
+        ("asks nothing", "give it a step with `request`")
     };
     scene.report(Problem::error(name.span, format!("the test `{title}` {what}")).help(help));
 }
