@@ -149,6 +149,15 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     ] {
         has("docs/resilience.md", &format!("settings {place}"));
     }
+    for marker in [
+        "keys tests[]",
+        "keys tests[].steps[]",
+        "settings tests[].request",
+        "settings tests[].given.*",
+        "settings tests[].expect",
+    ] {
+        has("docs/test.md", marker);
+    }
     for kind in middleware::PLANNED {
         assert!(page("docs/middlewares.md").contains(&format!("`{kind}`")));
     }

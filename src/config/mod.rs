@@ -16,16 +16,17 @@ mod raw;
 mod schema;
 mod sections;
 mod syntax;
+pub mod test;
 mod tree;
 mod types;
 
 use std::path::{Path, PathBuf};
 
 pub use self::schema::schema;
+pub use self::test::Test;
 pub use self::types::{
-    Act, Admin, After, Ask, Backend, Condition, Config, Expect, Fails, Given, Handler, Hedge,
-    Limits, Listener, Mirror, Protocol, Protocols, Retry, Route, Runtime, Step, Target, Telemetry,
-    Test, TestRequest, TestStep, Timeouts, Upstream, What, Workers,
+    Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
+    Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Timeouts, Upstream, Workers,
 };
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;

@@ -100,6 +100,7 @@ pub(super) fn gather<'n>(roots: &'n [Node], problems: &mut Vec<Problem>) -> Sect
     };
     once_each("a listener", &listed(&sections.listeners), problems);
     once_each("a route", &listed(&sections.routes), problems);
+    once_each("a test", &listed(&sections.tests), problems);
     once_each("a middleware", &named(&sections.middlewares), problems);
     once_each("a handler", &named(&sections.handlers), problems);
     once_each("an upstream", &named(&sections.upstreams), problems);

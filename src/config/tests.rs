@@ -220,6 +220,7 @@ fn only_what_changed_has_a_new_fingerprint() {
         "body: hullo",
         &["handler hello", "route cart"],
     );
+    check("expect: {route: orders}", "expect: {status: 200}", &[]);
     // The listener names `edge`, which names it: its own section is the same.
     check(
         "requests: 100",

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::raw::test::{Act, Expect, Fails, Given, TestRequest, What};
 pub use super::raw::{After, Condition, Protocol, Workers};
+use super::test::Test;
 use crate::base::address::Address;
 use crate::base::key::KeySource;
 use crate::base::pressure::{Priority, Shedding};
@@ -72,39 +72,6 @@ impl Config {
             route.listeners = Arc::from([0]);
         }
     }
-}
-
-/// Requests and what should become of them, one after the other.
-#[derive(Debug, Clone)]
-pub struct Test {
-    /// What it shows.
-    pub name: Spanned<String>,
-    /// What upstreams do from the beginning.
-    pub given: Given,
-    /// What happens.
-    pub steps: Vec<TestStep>,
-}
-
-/// One step of a test: first the pause, then the request.
-#[derive(Debug, Clone)]
-pub struct TestStep {
-    /// So much time goes by.
-    pub wait: Option<Duration>,
-    /// What upstreams do from now on.
-    pub given: Given,
-    /// The request, if there is one.
-    pub ask: Option<Ask>,
-}
-
-/// A request and what must come of it.
-#[derive(Debug, Clone)]
-pub struct Ask {
-    /// The request.
-    pub request: TestRequest,
-    /// How many times it is sent.
-    pub repeat: u32,
-    /// What must come of it.
-    pub expect: Expect,
 }
 
 /// Threads, shutdown, where state is kept.

@@ -8,7 +8,8 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use crate::base::body::Body;
 use crate::base::message::{Client, Request, RequestHead};
-use crate::config::{Protocol, TestRequest};
+use crate::config::Protocol;
+use crate::config::test::Request as TestRequest;
 use crate::explain::curl;
 
 /// A request as a client sends it.
@@ -85,13 +86,13 @@ impl Asked {
     /// The request of a test.
     pub(crate) fn of_test(request: &TestRequest) -> Self {
         Self {
-            listener: request.listener.as_ref().map(|name| name.value.clone()),
-            method: request.method.clone().unwrap_or(Method::GET),
+            listener: None,
+            method: request.method.clone(),
             url: request.url.clone(),
-            http2: request.protocol == Some(Protocol::Http2),
+            http2: request.protocol == Protocol::Http2,
             headers: request.headers.clone(),
-            body: Bytes::copy_from_slice(request.body.as_bytes()),
-            client: request.client.unwrap_or(CLIENT.into()),
+            body: request.body.clone(),
+            client: request.client,
         }
     }
 

@@ -8,7 +8,7 @@
 
 pub mod asked;
 mod curl;
-mod explanation;
+pub mod explanation;
 pub(crate) mod notebook;
 mod render;
 pub(crate) mod stage;

@@ -125,17 +125,9 @@ impl Act {
 }
 
 impl Script {
-    /// The next act of an endpoint: of its own lines where there are any, of everybody's else.
+    /// The next act of an endpoint: the first that is left for it, of which the last stays.
     fn next(&mut self, endpoint: &str) -> Act {
-        let is_own = |line: &Line| line.endpoint.as_deref() == Some(endpoint);
-        let has_own = self.0.iter().any(is_own);
-        let is_its = |line: &Line| {
-            if has_own {
-                is_own(line)
-            } else {
-                line.endpoint.is_none()
-            }
-        };
+        let is_its = |line: &Line| line.endpoint.as_deref().is_none_or(|only| only == endpoint);
         let mut places = (0..self.0.len()).filter(|&at| self.0.get(at).is_some_and(is_its));
         let Some(place) = places.next() else {
             return Act::fine();

@@ -22,6 +22,17 @@ macro_rules! flags {
             /// Every flag, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
+            /// The letters of every flag, in the same order.
+            pub const CODES: &[&str] = &[$($code),*];
+
+            /// The flag of these letters.
+            pub fn by_code(code: &str) -> Option<Self> {
+                match code {
+                    $($code => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
             /// The letters in logs and metrics.
             pub const fn code(self) -> &'static str {
                 match self { $(Self::$name => $code),* }

@@ -266,7 +266,12 @@ fn kind_of_form(schema: &Value, form: &Value) -> String {
         "array" => format!("list of {}", kind(schema, &form["items"])),
         "object" if form.get("properties").is_some() => "map".to_owned(),
         "object" if values_of(form).is_object() => {
-            format!("map to {}", kind(schema, values_of(form)))
+            let of = kind(schema, values_of(form));
+            // So many forms are told where they belong.
+            match of.matches(" or ").count() {
+                0..=3 => format!("map to {of}"),
+                _ => "map by name".to_owned(),
+            }
         }
         "object" => "map".to_owned(),
         "string" if has_names(form) => "name".to_owned(),

@@ -25,7 +25,7 @@ type Steps = Vec<Arc<Step>>;
 /// The named chains.
 pub(super) struct Chains<'a> {
     reading: &'a Reading<'a>,
-    names: Names<'a>,
+    pub(super) names: Names<'a>,
     chains: HashMap<&'a str, State>,
 }
 

@@ -52,7 +52,7 @@ pub(super) fn check(
     let listeners =
         listed::<raw::Listener>(&sections.listeners, reading, "listeners", "a listener");
     let routes = listed::<raw::Route>(&sections.routes, reading, "routes", "a route");
-    let tests = listed::<raw::Test>(&sections.tests, reading, "tests", "a test");
+    let tests = listed::<raw::test::Test>(&sections.tests, reading, "tests", "a test");
     let upstreams = house.upstreams(sections);
     house.read_handlers(sections);
     house.chains.resolve_all();
@@ -76,11 +76,15 @@ pub(super) fn check(
     if is_clean {
         house.report_unused(&routes);
     }
+    let route_names = sections.routes.iter().filter_map(|item| item.name());
+    let route_names = Names::new("route", route_names, extent);
+    let items = (&*listeners, &*routes);
+    let scene = test::Scene::new(&house, route_names, items, &upstreams, is_clean);
     let tests = tests.into_iter().flatten();
-    let tests = tests
-        .filter_map(|item| test::settle(item, &house))
+    let tests: Vec<_> = tests
+        .filter_map(|item| test::settle(item, &scene))
         .collect();
-    let config = Config {
+    Some(Config {
         runtime: settle_runtime(runtime?),
         admin,
         telemetry,
@@ -92,12 +96,7 @@ pub(super) fn check(
             .collect(),
         upstreams,
         tests,
-    };
-    if is_clean {
-        // Of what could not be read, nobody knows whether it is there.
-        test::check_names(&config, &house);
-    }
-    Some(config)
+    })
 }
 
 /// What is looked up while items are checked against each other.

@@ -72,11 +72,18 @@ impl<'a> Names<'a> {
         is_declared
     }
 
-    /// Reports a name that is not declared; to be tested is not to be used.
-    pub(super) fn find_quietly(&self, name: &Spanned<String>, reading: &Reading<'_>) {
-        if !self.declared.contains_key(name.value.as_str()) {
+    /// True if the name is declared; that is no use of it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.declared.contains_key(name)
+    }
+
+    /// As [`Self::find`] for what only speaks of it: a name in a test does not count as used.
+    pub(super) fn knows(&self, name: &Spanned<String>, reading: &Reading<'_>) -> bool {
+        let is_declared = self.has(name);
+        if !is_declared {
             self.report_unknown(name, name.span, &[], reading);
         }
+        is_declared
     }
 
     /// Reports a name that is neither declared nor one of the `kinds`.

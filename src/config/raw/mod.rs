@@ -26,7 +26,6 @@ pub(crate) use self::retry::{Hedge, Retry};
 pub(crate) use self::route::{Backend, Mirror, Route, Timeouts};
 pub(crate) use self::shared::{ItemName, NameOr, Timeout};
 pub(crate) use self::telemetry::Telemetry;
-pub(crate) use self::test::Test;
 use crate::base::address::Address;
 use crate::base::pressure::Shedding;
 use crate::base::problem::Spanned;
@@ -65,7 +64,7 @@ pub(crate) struct File {
     /// Named groups of endpoints that requests are sent to.
     upstreams: Option<BTreeMap<ItemName, upstream::Settings>>,
     /// Requests and what should become of them, checked by `retort test` without a network.
-    tests: Option<Vec<Test>>,
+    tests: Option<Vec<test::Test>>,
     /// Further files, as paths or patterns such as `routes/*.yaml`, relative to this file. Their lists
     /// and maps are added to those here; a name that is declared twice is an error.
     include: Option<Vec<String>>,

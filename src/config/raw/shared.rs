@@ -16,7 +16,7 @@ const LONGEST_NAME: usize = 128;
 
 /// What an item is called: it appears in logs, metrics and messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ItemName(pub String);
+pub(crate) struct ItemName(pub(crate) String);
 
 impl ItemName {
     /// Says what is wrong with a name, if anything is.

@@ -2,75 +2,56 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::sync::Arc;
 
 use http::HeaderMap;
 
-use crate::base::problem::{Problem, Spanned};
-use crate::base::values::Name;
-use crate::config::Expect;
+use crate::base::problem::{Problem, Span, Spanned};
+use crate::config::test::{Expect, HeaderIs, OrNone, Sent};
 use crate::explain::stage::Received;
 use crate::explain::world::{Heard, World};
 use crate::proxy::context::Asked;
-use crate::routing::condition::{Conditions, ValueMatch};
+use crate::routing::condition::ValueMatch;
 use crate::snapshot::To;
+use crate::telemetry::decision::Flag;
 
 /// What is written for nobody and nothing.
 const NONE: &str = "none";
 
 /// Everything that is not as expected.
 pub(super) fn check(world: &World, expect: &Expect, heard: &Heard) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    let snapshot = world.snapshot();
-    let route = heard.seen.route.map(|place| &*snapshot.route(place).name);
-    if let Some(wanted) = &expect.route
-        && wanted.value != route.unwrap_or(NONE)
-    {
-        problems.push(wrong_route(world, wanted, route, heard));
-    }
+    let mut problems = names(world, expect, heard);
     let ended = heard.seen.ended.as_ref();
-    let (upstream, handler) = backend(world, heard);
-    let middleware = heard.seen.steps.iter().find(|step| step.answer.is_some());
-    let answered = middleware.map(|step| &*step.label);
-    let mut same = |what: &str, wanted: &Option<Spanned<String>>, is: Option<&str>| {
-        if let Some(wanted) = wanted
-            && wanted.value != is.unwrap_or(NONE)
-        {
-            problems.push(wrong(
-                wanted,
-                what,
-                &wanted.value,
-                is.unwrap_or(NONE),
-                heard,
-            ));
-        }
-    };
-    same("upstream", &expect.upstream, upstream.as_deref());
-    same("handler", &expect.handler, handler.as_deref());
-    same("answer of the middleware", &expect.middleware, answered);
-    let flag = ended.and_then(|ended| ended.flag).map(|flag| flag.code());
-    same("flag", &expect.flag, flag);
-    if let Some(wanted) = &expect.status
-        && wanted.value.0 != heard.answer.status
+    let flag = ended.and_then(|ended| ended.flag);
+    if let Some(wanted) = &expect.flag
+        && !wanted.value.holds(flag)
     {
-        let (wanted_code, code) = (wanted.value.0.as_u16(), heard.answer.status.as_u16());
-        problems.push(wrong(wanted, "status", wanted_code, code, heard));
+        let is = flag.map_or(NONE, Flag::code);
+        problems.push(wrong(wanted.span, "flag", &wanted.value, is, heard));
     }
-    if let Some(wanted) = &expect.attempts {
-        let made = ended.map_or(0, |ended| ended.attempts.len());
-        if usize::try_from(wanted.value) != Ok(made) {
-            problems.push(wrong(
-                wanted,
-                "number of attempts",
-                wanted.value,
-                made,
-                heard,
-            ));
-        }
+    let status = heard.answer.status;
+    if let Some(wanted) = &expect.status
+        && wanted.value != status
+    {
+        let (wanted_code, code) = (wanted.value.as_u16(), status.as_u16());
+        problems.push(wrong(wanted.span, "status", wanted_code, code, heard));
+    }
+    let made = ended.map_or(0, |ended| ended.attempts.len());
+    if let Some(wanted) = &expect.attempts
+        && usize::try_from(wanted.value) != Ok(made)
+    {
+        problems.push(wrong(
+            wanted.span,
+            "number of attempts",
+            wanted.value,
+            made,
+            heard,
+        ));
     }
     if let Some(wanted) = &expect.within
-        && heard.took > wanted.value.0
+        && heard.took > wanted.value
     {
-        let message = format!("it took {:?}, more than {:?}", heard.took, wanted.value.0);
+        let message = format!("it took {:?}, more than {:?}", heard.took, wanted.value);
         problems.push(Problem::error(wanted.span, message));
     }
     problems.extend(wrong_headers(
@@ -78,17 +59,59 @@ pub(super) fn check(world: &World, expect: &Expect, heard: &Heard) -> Vec<Proble
         &expect.headers,
         &heard.answer.headers,
     ));
-    problems.extend(wrong_body(
-        "the answer",
-        &expect.body,
-        heard.body.as_deref(),
-    ));
-    problems.extend(wrong_sent(expect, heard, upstream.as_deref()));
+    let body = expect.body.as_ref();
+    problems.extend(unheld("body of the answer", body, heard.body.as_deref()));
+    problems.extend(wrong_sent(world, &expect.sent, heard));
     problems
 }
 
-/// The upstream or the handler that a request went to.
-fn backend(world: &World, heard: &Heard) -> (Option<String>, Option<String>) {
+/// Who was to take part in it.
+fn names(world: &World, expect: &Expect, heard: &Heard) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let route = heard
+        .seen
+        .route
+        .map(|place| &*world.snapshot().route(place).name);
+    if let Some(wanted) = &expect.route
+        && !wanted.value.holds(route)
+    {
+        problems.push(wrong_route(world, wanted, route, heard));
+    }
+    let (upstream, handler) = backend(world, heard);
+    let answered = heard.seen.steps.iter().find(|step| step.answer.is_some());
+    let rows = [
+        ("upstream", &expect.upstream, upstream.as_deref()),
+        (
+            "handler",
+            &expect.handler,
+            handler.as_ref().map(|(name, _)| name.as_str()),
+        ),
+        (
+            "middleware that answers",
+            &expect.middleware,
+            answered.map(|step| &*step.label),
+        ),
+    ];
+    for (what, wanted, is) in rows {
+        let kind = handler.as_ref().map(|(_, kind)| *kind);
+        if let Some(wanted) = wanted
+            && !wanted.value.holds(is)
+            && !(what == "handler" && kind.is_some() && wanted.value.holds(kind))
+        {
+            problems.push(wrong(
+                wanted.span,
+                what,
+                &wanted.value,
+                is.unwrap_or(NONE),
+                heard,
+            ));
+        }
+    }
+    problems
+}
+
+/// The upstream, or the handler and its kind, that a request went to.
+fn backend(world: &World, heard: &Heard) -> (Option<String>, Option<(String, &'static str)>) {
     let snapshot = world.snapshot();
     match heard.seen.ended.as_ref().and_then(|ended| ended.backend) {
         Some(Asked::Upstream(place)) => {
@@ -98,28 +121,20 @@ fn backend(world: &World, heard: &Heard) -> (Option<String>, Option<String>) {
         Some(Asked::Handler(place)) => {
             let route = heard.seen.route.map(|route| snapshot.route(route));
             let backend = route.and_then(|route| route.backends.get(place));
-            let name = backend.and_then(|backend| match &backend.to {
-                To::Handler(handler, _) => Some(handler.name().to_owned()),
+            let handler = backend.and_then(|backend| match &backend.to {
+                To::Handler(handler, _) => Some((handler.name().to_owned(), handler.kind())),
                 To::Upstream(_) => None,
             });
-            (None, name)
+            (None, handler)
         }
         None => (None, None),
     }
 }
 
-fn wrong<T>(
-    wanted: &Spanned<T>,
-    what: &str,
-    value: impl Display,
-    is: impl Display,
-    heard: &Heard,
-) -> Problem {
-    let message = format!("the {what} is `{is}`, not `{value}`");
-    let problem = Problem::error(wanted.span, message);
+fn wrong(span: Span, what: &str, value: impl Display, is: impl Display, heard: &Heard) -> Problem {
+    let problem = Problem::error(span, format!("the {what} is `{is}`, not `{value}`"));
     let ended = heard.seen.ended.as_ref();
-    let detail = ended.and_then(|ended| Some((ended.flag?, ended.detail.as_ref()?)));
-    match detail {
+    match ended.and_then(|ended| Some((ended.flag?, ended.detail.as_ref()?))) {
         Some((flag, detail)) => problem.help(format!("{}: {detail}", flag.code())),
         None => problem,
     }
@@ -127,114 +142,105 @@ fn wrong<T>(
 
 fn wrong_route(
     world: &World,
-    wanted: &Spanned<String>,
+    wanted: &Spanned<OrNone<Arc<str>>>,
     is: Option<&str>,
     heard: &Heard,
 ) -> Problem {
-    let message = match is {
-        Some(is) => format!("the route is `{is}`, not `{}`", wanted.value),
-        None => format!("no route takes the request, but `{}` was to", wanted.value),
+    let Some(name) = wanted.value.as_option() else {
+        let is = is.unwrap_or(NONE);
+        return Problem::error(wanted.span, format!("the route `{is}` takes the request"));
     };
-    let problem = Problem::error(wanted.span, message);
-    if wanted.value == NONE {
-        return problem;
-    }
-    let snapshot = world.snapshot();
-    let is_wanted = |row: u32| *snapshot.route(row as usize).name == *wanted.value;
+    let message = match is {
+        Some(is) => format!("the route is `{is}`, not `{name}`"),
+        None => format!("no route takes the request, but `{name}` was to"),
+    };
+    let is_wanted = |row: u32| world.snapshot().route(row as usize).name == *name;
     let mut candidates = heard.seen.candidates.iter();
     let near = candidates.find(|candidate| is_wanted(candidate.row.route));
-    problem.help(match near.map(|near| near.lost_on.as_deref()) {
-        Some(Some(lost_on)) => format!("`{}` lost on: {lost_on}", wanted.value),
-        Some(None) => format!(
-            "`{}` would take it, too, but comes later in precedence",
-            wanted.value
-        ),
-        None => format!("no match of `{}` has this host and path", wanted.value),
+    Problem::error(wanted.span, message).help(match near.map(|near| near.lost_on.as_deref()) {
+        Some(Some(lost_on)) => format!("`{name}` lost on: {lost_on}"),
+        Some(None) => format!("`{name}` would take it, too, but comes later in precedence"),
+        None => format!("no match of `{name}` has this host and path"),
     })
 }
 
 fn wrong_headers<'a>(
     whose: &'a str,
-    wanted: &'a Option<Spanned<Conditions<Name>>>,
+    wanted: &'a [HeaderIs],
     headers: &'a HeaderMap,
 ) -> impl Iterator<Item = Problem> + 'a {
-    let wanted = wanted.iter().flat_map(|wanted| {
-        let pairs = wanted.value.0.iter();
-        pairs.map(|pair| (wanted.span, pair))
-    });
-    wanted.filter_map(move |(span, (Name(name), condition))| {
+    wanted.iter().filter_map(move |HeaderIs { name, is }| {
         let value = headers.get(name).map(http::HeaderValue::as_bytes);
-        (!condition.holds(value)).then(|| {
-            let is = in_words(value);
-            let message = format!("the header `{name}` of {whose} is {is}; expected: {condition}");
-            Problem::error(span, message)
-        })
+        unheld(&format!("header `{name}` of {whose}"), Some(is), value)
     })
 }
 
-fn wrong_body(
-    whose: &str,
-    wanted: &Option<Spanned<ValueMatch>>,
-    body: Option<&[u8]>,
+/// A value that is not as it must be.
+fn unheld(
+    what: &str,
+    wanted: Option<&Spanned<ValueMatch>>,
+    value: Option<&[u8]>,
 ) -> Option<Problem> {
-    let wanted = wanted.as_ref()?;
-    if wanted.value.holds(body) {
+    const LONGEST: usize = 200;
+    let wanted = wanted?;
+    if wanted.value.holds(value) {
         return None;
     }
-    let is = in_words(body);
-    let message = format!("the body of {whose} is {is}; expected: {}", wanted.value);
+    let is = match value {
+        None => "not there".to_owned(),
+        Some(value) => {
+            let text = String::from_utf8_lossy(value);
+            format!("{:?}", text.chars().take(LONGEST).collect::<String>())
+        }
+    };
+    let message = format!("the {what} is {is}; expected: {}", wanted.value);
     Some(Problem::error(wanted.span, message))
 }
 
-fn in_words(value: Option<&[u8]>) -> String {
-    const LONGEST: usize = 200;
-    value.map_or_else(
-        || "not there".to_owned(),
-        |value| {
-            let text: String = String::from_utf8_lossy(value)
-                .chars()
-                .take(LONGEST)
-                .collect();
-            format!("{text:?}")
-        },
-    )
-}
-
-fn wrong_sent(expect: &Expect, heard: &Heard, upstream: Option<&str>) -> Vec<Problem> {
-    let Some(wanted) = &expect.sent else {
+fn wrong_sent(world: &World, wanted: &Sent, heard: &Heard) -> Vec<Problem> {
+    let first = [
+        wanted.method.as_ref().map(|wanted| wanted.span),
+        wanted.path.as_ref().map(|wanted| wanted.span),
+        wanted.host.as_ref().map(|wanted| wanted.span),
+        wanted.headers.first().map(|wanted| wanted.is.span),
+    ];
+    let Some(first) = first.into_iter().flatten().next() else {
         return Vec::new();
     };
-    let is_its = |received: &&Received| Some(&*received.upstream) == upstream;
-    let Some(last) = heard.received.iter().rev().find(is_its) else {
-        let message = "nothing was sent to an upstream";
-        return vec![Problem::error(wanted.span, message)];
+    let (upstream, _) = backend(world, heard);
+    let is_its = |received: &&Received| Some(&*received.upstream) == upstream.as_deref();
+    let Some(Received { parts, .. }) = heard.received.iter().rev().find(is_its) else {
+        return vec![Problem::error(first, "nothing was sent to an upstream")];
     };
-    let Received { parts, body, .. } = last;
     let mut problems = Vec::new();
-    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    if let Some(method) = &wanted.method
+        && method.value != parts.method
+    {
+        let message = format!(
+            "the method that was sent is `{}`, not `{}`",
+            parts.method, method.value
+        );
+        problems.push(Problem::error(method.span, message));
+    }
+    let path = parts
+        .uri
+        .path_and_query()
+        .map(|path| path.as_str().as_bytes());
+    problems.extend(unheld("path that was sent", wanted.path.as_ref(), path));
     let host = parts
         .headers
         .get(http::header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = host.or(parts.uri.authority().map(|authority| authority.as_str()));
-    let mut same = |what: &str, wanted: &Option<Spanned<String>>, is: &str| {
-        if let Some(wanted) = wanted
-            && wanted.value != is
-        {
-            let message = format!("the {what} that was sent is `{is}`, not `{}`", wanted.value);
-            problems.push(Problem::error(wanted.span, message));
-        }
-    };
-    let sent = &wanted.value;
-    same("method", &sent.method, parts.method.as_str());
-    same("path", &sent.path, path);
-    same("host", &sent.host, host.unwrap_or_default());
+        .map(http::HeaderValue::as_bytes);
+    let host = host.or(parts
+        .uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes()));
+    problems.extend(unheld("host that was sent", wanted.host.as_ref(), host));
     problems.extend(wrong_headers(
         "what was sent",
-        &sent.headers,
+        &wanted.headers,
         &parts.headers,
     ));
-    problems.extend(wrong_body("what was sent", &sent.body, Some(body)));
     problems
 }
 
@@ -249,26 +255,25 @@ impl Tally {
     pub(super) fn count(&mut self, world: &World, heard: &Heard) {
         self.all += 1;
         let (upstream, handler) = backend(world, heard);
-        if let Some(name) = upstream.or(handler) {
+        if let Some(name) = upstream.or(handler.map(|(name, _)| name)) {
             *self.of.entry(name).or_default() += 1;
         }
     }
 
     pub(super) fn check(&self, expect: &Expect) -> Vec<Problem> {
-        let shares = expect.shares.iter().filter_map(|(name, bounds)| {
-            let got = self.of.get(&name.0).copied().unwrap_or(0);
+        let shares = expect.shares.iter().filter_map(|wanted| {
+            let got = self.of.get(&*wanted.backend).copied().unwrap_or(0);
             let share = f64::from(got) / f64::from(self.all.max(1));
-            let (min, max) = (bounds.value.min.0, bounds.value.max.0);
-            (share < min || share > max).then(|| {
+            (share < wanted.min || share > wanted.max).then(|| {
                 let message = format!(
                     "`{}` got {got} of {} requests, {:.1} %: not between {:.1} % and {:.1} %",
-                    name.0,
+                    wanted.backend,
                     self.all,
                     share * 100.0,
-                    min * 100.0,
-                    max * 100.0
+                    wanted.min * 100.0,
+                    wanted.max * 100.0
                 );
-                Problem::error(bounds.span, message)
+                Problem::error(wanted.span, message)
             })
         });
         shares.collect()

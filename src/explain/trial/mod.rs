@@ -7,12 +7,11 @@ mod junit;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
 pub use self::coverage::{Coverage, Rule};
 pub use self::junit::junit;
 use crate::base::problem::{Problem, Span};
-use crate::config::{self, Ask, Config, Fails, Given, What};
+use crate::config::test::{ActKind, Ask, Step};
+use crate::config::{self, Config, Test};
 use crate::explain::asked::Asked;
 use crate::explain::stage::{Act, Line, Script};
 use crate::explain::world::{NoWorld, World};
@@ -57,35 +56,33 @@ pub(crate) fn run(config: &Config, filter: &str) -> Result<Report, NoWorld> {
     let chosen = config
         .tests
         .iter()
-        .filter(|test| test.name.value.contains(filter));
+        .filter(|test| test.name.contains(filter));
     let verdicts = chosen
         .map(|test| run_one(config, test, &mut coverage))
         .collect::<Result<_, _>>()?;
     Ok(Report { verdicts, coverage })
 }
 
-fn run_one(
-    config: &Config,
-    test: &config::Test,
-    coverage: &mut Coverage,
-) -> Result<Verdict, NoWorld> {
+fn run_one(config: &Config, test: &Test, coverage: &mut Coverage) -> Result<Verdict, NoWorld> {
     let world = World::apart(config)?;
     let mut verdict = Verdict {
-        name: test.name.value.clone(),
-        span: test.name.span,
+        name: test.name.to_string(),
+        span: test.span,
         problems: Vec::new(),
         requests: 0,
         took: Duration::ZERO,
     };
-    direct(&world, &test.given);
+    for (upstream, acts) in &test.given {
+        let lines = acts.iter().map(line).collect();
+        world.stage().direct(upstream, Script(lines));
+    }
     for step in &test.steps {
-        direct(&world, &step.given);
-        if let Some(wait) = step.wait {
-            world.wait(wait);
-            verdict.took += wait;
-        }
-        if let Some(ask) = &step.ask {
-            send(&world, ask, &mut verdict, coverage);
+        match step {
+            Step::Wait(time) => {
+                world.wait(*time);
+                verdict.took += *time;
+            }
+            Step::Ask(ask) => send(&world, ask, &mut verdict, coverage),
         }
     }
     Ok(verdict)
@@ -94,9 +91,14 @@ fn run_one(
 /// Sends a request as often as it says; tells of the first time that it was not as expected.
 fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage) {
     let mut tally = expect::Tally::default();
+    let listener = Arc::clone(
+        &world
+            .snapshot()
+            .listener(ask.request.listener.unwrap_or(0))
+            .name,
+    );
     for time in 0..ask.repeat {
         let asked = Asked::of_test(&ask.request);
-        let listener = listener(world, asked.listener.as_deref());
         let heard = world.ask(&listener, Some(asked.client), asked.into_request());
         verdict.requests += 1;
         verdict.took += heard.took;
@@ -106,12 +108,8 @@ fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage
             let mut problems = expect::check(world, &ask.expect, &heard);
             if ask.repeat > 1 {
                 for problem in &mut problems {
-                    problem.message = format!(
-                        "{} (request {} of {})",
-                        problem.message,
-                        time + 1,
-                        ask.repeat
-                    );
+                    let which = format!(" (request {} of {})", time + 1, ask.repeat);
+                    problem.message += &which;
                 }
             }
             verdict.problems.append(&mut problems);
@@ -120,26 +118,11 @@ fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage
     verdict.problems.extend(tally.check(&ask.expect));
 }
 
-/// The listener of that name, or the first.
-fn listener(world: &World, name: Option<&str>) -> Arc<str> {
-    let listeners = &world.snapshot().listeners;
-    let named = name.and_then(|name| listeners.iter().find(|listener| &*listener.name == name));
-    let listener = named.or(listeners.first());
-    listener.map_or_else(|| "".into(), |listener| Arc::clone(&listener.name))
-}
-
-fn direct(world: &World, given: &Given) {
-    for (upstream, acts) in given {
-        let lines = acts.value.0.iter().map(line).collect();
-        world.stage().direct(&upstream.0, Script(lines));
-    }
-}
-
-fn line(act: &config::Act) -> Line {
+fn line(act: &config::test::Act) -> Line {
     Line {
         endpoint: act.endpoint.as_deref().map(Into::into),
-        act: match &act.what {
-            What::Answer {
+        act: match &act.kind {
+            ActKind::Answer {
                 status,
                 headers,
                 body,
@@ -147,12 +130,12 @@ fn line(act: &config::Act) -> Line {
             } => Act::Answer {
                 status: *status,
                 headers: headers.clone(),
-                body: Bytes::copy_from_slice(body.as_bytes()),
+                body: body.clone(),
                 after: *after,
             },
-            What::Fail(Fails::Refused) => Act::Refused,
-            What::Fail(Fails::Timeout) => Act::Timeout,
-            What::Fail(Fails::Reset) => Act::Reset,
+            ActKind::Refused => Act::Refused,
+            ActKind::Timeout => Act::Timeout,
+            ActKind::Reset => Act::Reset,
         },
     }
 }
