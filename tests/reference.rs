@@ -6,7 +6,7 @@
 //! - `<!-- generated: WHAT -->` to `<!-- end -->`: see [`generated`].
 //! - A fence `yaml NAME` is a complete configuration: a file that the commands of its page find. A
 //!   fence `yaml` must be one, too, but for being useful.
-//! - In a fence `console`, what follows `$ retort check`, `routes`, `schema`, `version` and `help` is
+//! - In a fence `console`, what follows `$ retort check`, `diff`, `routes`, `schema`, `version` and `help` is
 //!   what the binary really prints.
 #![cfg(test)]
 
@@ -233,7 +233,9 @@ fn every_yaml_is_a_configuration() {
 }
 
 /// Commands that end by themselves and say the same wherever they run.
-const RUN: &[&str] = &["check", "routes", "schema", "version", "help", "--help"];
+const RUN: &[&str] = &[
+    "check", "diff", "routes", "schema", "version", "help", "--help",
+];
 
 /// The page with what the binary prints under the commands that it shows.
 fn with_output(page: &str) -> String {

@@ -22,6 +22,7 @@ use crate::config::{Config, Workers};
 use crate::handler::blocking::Pool;
 use crate::server::{Common, InMemory, Loads, Server};
 use crate::snapshot::Builder;
+use crate::snapshot::change::{Change, Fixed};
 use crate::snapshot::publish::Published;
 use crate::telemetry::metrics::{Metrics, Reload};
 use crate::telemetry::recent::Recent;
@@ -82,29 +83,13 @@ struct Control<'a> {
     texts: Vec<String>,
     /// What cannot change while running, to say so.
     fixed: Fixed,
+    /// The configuration in force, to say what another one changes.
+    config: Config,
     drain: Duration,
     doors: Doors,
     sampler: Sampler,
     stop: watch::Sender<bool>,
     answering: tokio::task::JoinSet<()>,
-}
-
-/// Settings that only a restart changes.
-#[derive(Debug, PartialEq, Eq)]
-struct Fixed {
-    workers: usize,
-    admin: Address,
-    telemetry: Address,
-}
-
-impl Fixed {
-    fn of(config: &Config) -> Self {
-        Self {
-            workers: count(config.runtime.workers),
-            admin: config.admin.address.clone(),
-            telemetry: config.telemetry.address.clone(),
-        }
-    }
 }
 
 /// How many threads serve traffic.
@@ -178,10 +163,11 @@ impl<'a> Control<'a> {
             drain: config.runtime.drain,
             doors: options.doors,
             sampler,
+            config,
             stop: watch::Sender::new(false),
             answering: tokio::task::JoinSet::new(),
         };
-        let addresses = control.open(&config).await?;
+        let addresses = control.open().await?;
         if options.signals == Signals::Take {
             signals::take(&orders).map_err(NotStarted::system("taking signals"))?;
         }
@@ -201,7 +187,7 @@ impl<'a> Control<'a> {
     }
 
     /// Opens listeners and the doors for operators; says where each one is.
-    async fn open(&mut self, config: &Config) -> Result<Vec<(String, Address)>, NotStarted> {
+    async fn open(&mut self) -> Result<Vec<(String, Address)>, NotStarted> {
         let snapshot = self.published.load();
         if self.doors == Doors::Closed {
             self.keepers.follow(&snapshot).await;
@@ -211,9 +197,9 @@ impl<'a> Control<'a> {
         let cannot = |what: &str, address: &Address| {
             NotStarted::system(format!("{what} cannot listen on {address}"))
         };
-        let admin = &config.admin.address;
+        let admin = &self.config.admin.address;
         let admin = Door::admin(admin).await.map_err(cannot("admin", admin))?;
-        let telemetry = &config.telemetry.address;
+        let telemetry = &self.config.telemetry.address;
         let telemetry = Door::telemetry(telemetry)
             .await
             .map_err(cannot("telemetry", telemetry))?;
@@ -372,16 +358,16 @@ impl<'a> Control<'a> {
         };
         let prepared = prepared.map_err(|error| error.to_string())?;
         self.keepers.follow(&built.snapshot).await;
-        let fixed = Fixed::of(&config);
-        if fixed != self.fixed {
-            tracing::warn!(
-                "changes of runtime.workers, admin.address and telemetry.address take effect at the next start"
-            );
+        let waiting = self.fixed.differing(&Fixed::of(&config));
+        if !waiting.is_empty() {
+            let keys = waiting.join(", ");
+            tracing::warn!("{keys}: a change takes effect at the next start");
         }
+        let change = Change::between(&self.config, &config);
         self.metrics.configure(&config.telemetry.metrics);
         self.drain = config.runtime.drain;
         self.sampler.configure(config.runtime.shedding);
-        let old = self.published.load();
+        self.config = config;
         self.published.publish(self.builder.keep(built));
         let new = self.published.load();
         self.keepers.settle(&new);
@@ -396,7 +382,7 @@ impl<'a> Control<'a> {
                 tracing::info!(name, %address, "listening");
             }
         }
-        Ok(reload::difference(&old, &new))
+        Ok(change.summary())
     }
 
     /// Drains: says so, lets what is in flight finish, and waits no longer than it may.

@@ -4,6 +4,7 @@
 //! is ever waited for by a request.
 
 mod control;
+pub mod diff;
 mod keepers;
 mod pressure;
 #[cfg(test)]
@@ -24,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::base::address::Address;
 use crate::base::problem::Problem;
 use crate::base::source::Sources;
-use crate::config;
+use crate::config::{self, Loaded};
 use crate::explain::asked::Asked;
 use crate::explain::world::World;
 use crate::explain::{self, Explanation, trial};
@@ -257,7 +258,10 @@ pub struct Checked {
 ///
 /// What needs the network or the disk (host names, log files) is not tried.
 pub fn check(source: &Source) -> Checked {
-    let loaded = source.load();
+    checked(source.load())
+}
+
+fn checked(loaded: Loaded) -> Checked {
     let mut problems = loaded.problems;
     if let Some(config) = &loaded.config {
         problems.extend(snapshot::shadowed(config));

@@ -11,7 +11,7 @@ use crate::base::report::{self, Style};
 use crate::base::source::Sources;
 use crate::config::{Config, Loaded};
 use crate::explain::world::NoWorld;
-use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
+use crate::snapshot::{self, Builder, Built, NotBuilt};
 
 /// A configuration that cannot be used, as its author reads it.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,7 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
         config,
         mut files,
         directories,
+        ..
     } = loaded;
     files.extend(directories.iter().map(|folder| folder.join("*")));
     let outcome = match config {
@@ -104,66 +105,4 @@ pub(crate) fn log_warnings(warnings: &[Problem], sources: &Sources) {
         let place = place.unwrap_or_default();
         tracing::warn!(%place, "{}", warning.message);
     }
-}
-
-/// What a reload changed, in one line for the log.
-pub(crate) fn difference(old: &Snapshot, new: &Snapshot) -> String {
-    let names = |snapshot: &Snapshot| -> [Vec<(String, u64)>; 3] {
-        [
-            named(
-                snapshot
-                    .listeners
-                    .iter()
-                    .map(|of| (&*of.name, of.fingerprint)),
-            ),
-            named(snapshot.routes.iter().map(|of| (&*of.name, of.fingerprint))),
-            named(
-                snapshot
-                    .upstreams
-                    .iter()
-                    .map(|of| (of.upstream.name(), of.fingerprint)),
-            ),
-        ]
-    };
-    let words = ["listeners", "routes", "upstreams"];
-    let both = names(old).into_iter().zip(names(new));
-    let changes: Vec<String> = words
-        .into_iter()
-        .zip(both)
-        .filter_map(|(word, (old, new))| changes(word, &old, &new))
-        .collect();
-    if changes.is_empty() {
-        "nothing but settings around them".to_owned()
-    } else {
-        changes.join("; ")
-    }
-}
-
-fn named<S: Into<String>>(items: impl Iterator<Item = (S, u64)>) -> Vec<(String, u64)> {
-    items.map(|(name, print)| (name.into(), print)).collect()
-}
-
-fn changes(word: &str, old: &[(String, u64)], new: &[(String, u64)]) -> Option<String> {
-    let old: std::collections::HashMap<&str, u64> = old
-        .iter()
-        .map(|(name, print)| (name.as_str(), *print))
-        .collect();
-    let mut counts = [0_usize; 3];
-    let [added, changed, removed] = &mut counts;
-    for (name, print) in new {
-        match old.get(name.as_str()) {
-            None => *added += 1,
-            Some(before) if before != print => *changed += 1,
-            Some(_) => {}
-        }
-    }
-    let stayed = new.len() - *added;
-    *removed = old.len() - stayed.min(old.len());
-    if counts == [0; 3] {
-        return None;
-    }
-    let [added, changed, removed] = counts;
-    Some(format!(
-        "{word}: {added} added, {changed} changed, {removed} removed"
-    ))
 }

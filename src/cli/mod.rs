@@ -4,9 +4,11 @@
 //! 5 admin not reachable.
 
 mod check;
+mod diff;
 mod explain;
 mod live;
 mod output;
+mod paint;
 mod routes;
 mod run;
 mod test;
@@ -49,6 +51,8 @@ enum Command {
     Why(why::Arguments),
     /// Run the `tests:` of configurations, without a network and on a clock of their own
     Test(test::Arguments),
+    /// Show what applying NEW to a gateway that runs OLD would do
+    Diff(diff::Arguments),
     /// Print the routes in their order of precedence
     Routes(routes::Arguments),
     /// Print the JSON Schema of the configuration, for editors
@@ -91,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::explain(&arguments),
         Command::Why(arguments) => why::why(&arguments),
         Command::Test(arguments) => test::test(&arguments),
+        Command::Diff(arguments) => diff::diff(&arguments),
         Command::Routes(arguments) => routes::routes(&arguments),
         Command::Schema => {
             let schema = crate::config::schema();

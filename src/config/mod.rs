@@ -19,6 +19,7 @@ mod syntax;
 pub mod test;
 mod tree;
 mod types;
+mod written;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,7 @@ pub use self::types::{
     Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
     Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Timeouts, Upstream, Workers,
 };
+pub use self::written::{Difference, KeyChange, Place, Written, difference};
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;
 use crate::base::suggest;
@@ -41,6 +43,8 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// The configuration; none if there is any error.
     pub config: Option<Config>,
+    /// What it was made of.
+    pub written: Written,
     /// Every file that was read or should have been, secrets among them: a change of one may
     /// change the configuration.
     pub files: Vec<PathBuf>,
@@ -96,6 +100,7 @@ fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
         sources,
         problems,
         config,
+        written: Written::new(roots),
         files: paths,
         directories: searched,
     };

@@ -58,6 +58,11 @@ pub struct Methods {
 }
 
 impl Methods {
+    /// Those that are named.
+    pub(super) fn named(&self) -> &[Method] {
+        &self.named
+    }
+
     /// The methods named, each once.
     pub fn new(methods: impl IntoIterator<Item = Method>) -> Self {
         let mut named: Vec<Method> = Vec::new();

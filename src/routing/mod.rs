@@ -16,6 +16,7 @@
 //! whole, its wildcards are asked, and then the matches without a host.
 
 pub mod condition;
+pub mod example;
 pub mod host;
 pub mod listing;
 pub mod matcher;

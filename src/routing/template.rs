@@ -70,6 +70,18 @@ impl Converter {
         }
     }
 
+    /// A segment, or a rest, that it takes.
+    fn example(&self) -> &str {
+        match self {
+            Self::Segment => "x",
+            Self::Rest => "x/y",
+            Self::Int => "1",
+            Self::Float => "1.5",
+            Self::Uuid => "00000000-0000-4000-8000-000000000000",
+            Self::OneOf(words) => words.first().map_or("x", |word| word),
+        }
+    }
+
     /// True if it takes whatever `other` takes.
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
@@ -221,6 +233,19 @@ impl Template {
             };
             (name, value)
         }))
+    }
+
+    /// A path that it takes.
+    pub(super) fn example(&self) -> String {
+        let mut path = String::new();
+        for segment in &self.segments {
+            path.push('/');
+            path.push_str(match segment {
+                Segment::Literal(text) => text,
+                Segment::Param { kind, .. } => kind.example(),
+            });
+        }
+        path
     }
 
     /// True if this template takes whatever `other` takes; the literals are known to be the same.

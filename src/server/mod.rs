@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::address::Address;
 use crate::server::listener::{Bound, Gate};
+use crate::snapshot::change::listeners::{self, Door};
 use crate::snapshot::{Listener, Snapshot};
 
 pub use memory::InMemory;
@@ -78,9 +79,10 @@ impl Server {
     /// # Errors
     /// The first listener that cannot be bound; then nothing has changed.
     pub fn prepare(&self, snapshot: &Snapshot) -> Result<Prepared, CannotListen> {
-        let new = snapshot.listeners.iter().enumerate();
-        let new = new.filter(|(_, listener)| self.find(listener).is_none());
-        new.map(|(place, listener)| {
+        let listeners = snapshot.listeners.iter().enumerate();
+        let new = listeners.zip(self.taken_over(snapshot));
+        let new = new.filter(|(_, open)| open.is_none());
+        new.map(|((place, listener), _)| {
             let bound = Bound::bind(&listener.address).map_err(|source| CannotListen {
                 name: Arc::clone(&listener.name),
                 address: listener.address.clone(),
@@ -96,11 +98,14 @@ impl Server {
     ///
     /// A listener whose address stays keeps its socket and its connections.
     pub fn apply(&mut self, prepared: Prepared, snapshot: &Snapshot) {
-        let mut before = std::mem::take(&mut self.open);
+        let taken_over = self.taken_over(snapshot);
+        let before = std::mem::take(&mut self.open).into_iter();
+        let mut before: Vec<_> = before.map(Some).collect();
         let mut bound: Vec<_> = prepared.0;
-        for (place, listener) in snapshot.listeners.iter().enumerate() {
-            if let Some(old) = before.iter().position(|open| open.is(listener)) {
-                let mut open = before.swap_remove(old);
+        let listeners = snapshot.listeners.iter().enumerate();
+        for ((place, listener), old) in listeners.zip(taken_over) {
+            let old = old.and_then(|old| before.get_mut(old)?.take());
+            if let Some(mut open) = old {
                 open.keep(listener);
                 self.open.push(open);
             } else if let Some(new) = bound.iter().position(|(of, _)| *of == place) {
@@ -108,14 +113,20 @@ impl Server {
                 self.open.push(self.listen(listener, socket));
             }
         }
-        for gone in before {
+        for gone in before.into_iter().flatten() {
             gone.gate.close();
             // Dropping the sender ends the accept loop.
         }
     }
 
-    fn find(&self, listener: &Listener) -> Option<&Open> {
-        self.open.iter().find(|open| open.is(listener))
+    /// For each listener of a snapshot the place of the open one that it goes on with.
+    fn taken_over(&self, snapshot: &Snapshot) -> Vec<Option<usize>> {
+        let open: Vec<_> = self.open.iter().map(Open::door).collect();
+        let wanted = snapshot.listeners.iter().map(|listener| Door {
+            name: &listener.name,
+            address: &listener.address,
+        });
+        listeners::taken_over(&open, &wanted.collect::<Vec<_>>())
     }
 
     fn listen(&self, listener: &Listener, bound: Bound) -> Open {
@@ -178,9 +189,11 @@ fn gate(listener: &Listener) -> Arc<Gate> {
 }
 
 impl Open {
-    fn is(&self, listener: &Listener) -> bool {
-        let any_port = self.asked.tcp().is_some_and(|address| address.port() == 0);
-        self.asked == listener.address && (!any_port || self.gate.name == listener.name)
+    fn door(&self) -> Door<'_> {
+        Door {
+            name: &self.gate.name,
+            address: &self.asked,
+        }
     }
 
     /// The same socket under a configuration that may have changed around it.

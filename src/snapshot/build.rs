@@ -11,6 +11,7 @@ use crate::config::{self, Config};
 use crate::handler::{Handler, Registry};
 use crate::middleware::{Chain, Middleware, Natives};
 use crate::routing::Table;
+use crate::snapshot::identity::{Identity, Owner};
 use crate::snapshot::{
     Backend, Backends, Limits, Listener, Mirror, Route, Snapshot, Split, Timeouts, To, Upstream,
     tables,
@@ -42,9 +43,9 @@ enum Purpose {
 /// What the last snapshot was made of, by identity and fingerprint.
 #[derive(Debug, Default)]
 struct Kept {
-    middlewares: HashMap<(Arc<str>, u64), Arc<Middleware>>,
-    handlers: HashMap<(Arc<str>, u64), Arc<Handler>>,
-    upstreams: HashMap<(Arc<str>, u64), Arc<upstream::Upstream>>,
+    middlewares: HashMap<Identity, Arc<Middleware>>,
+    handlers: HashMap<Identity, Arc<Handler>>,
+    upstreams: HashMap<Identity, Arc<upstream::Upstream>>,
     access_log: Option<(access_log::Settings, Arc<AccessLog>)>,
 }
 
@@ -109,7 +110,7 @@ impl Builder {
     /// The upstream of that name in the last snapshot.
     fn upstream_before(&self, name: &str) -> Option<&upstream::Upstream> {
         let mut kept = self.kept.upstreams.iter();
-        kept.find(|((known, _), _)| **known == *name)
+        kept.find(|(known, _)| *known.id == *name)
             .map(|(_, upstream)| &**upstream)
     }
 
@@ -165,15 +166,15 @@ impl Run<'_> {
     }
 
     fn upstream(&mut self, name: &Arc<str>, upstream: &config::Upstream) -> Option<Upstream> {
-        let key = (Arc::clone(name), upstream.fingerprint);
-        let series = self.builder.metrics.upstream(name);
         let zone = self.zone.as_deref();
+        let key = Identity::upstream(name, upstream, zone);
+        let series = self.builder.metrics.upstream(name);
         let built = match self.builder.kept.upstreams.get(&key) {
-            Some(same) if same.zone() == zone => Arc::clone(same),
-            _ if self.builder.purpose == Purpose::Rehearsal => {
+            Some(same) => Arc::clone(same),
+            None if self.builder.purpose == Purpose::Rehearsal => {
                 upstream::Upstream::rehearsed(name, &upstream.settings, zone, Arc::clone(&series))
             }
-            _ => match upstream::Upstream::build(
+            None => match upstream::Upstream::build(
                 name,
                 &upstream.settings,
                 zone,
@@ -215,7 +216,7 @@ impl Run<'_> {
             address: listener.address.clone(),
             limits: limits(listener),
             trusted_proxies: listener.trusted_proxies.clone(),
-            chain: self.chain("", &listener.middlewares),
+            chain: self.chain(Owner::Listener, &listener.middlewares),
             table,
             series,
             unrouted,
@@ -259,13 +260,13 @@ impl Run<'_> {
             .collect();
         let backends = route.backends.iter().filter_map(|backend| {
             let to = self.target(&backend.target, upstreams)?;
-            let chain = self.chain(&route.name, &backend.middlewares);
+            let chain = self.chain(Owner::Route(&route.name), &backend.middlewares);
             Some((backend.weight, Backend { chain, to }))
         });
         let backends: Vec<_> = backends.collect();
         Route {
             name: Arc::clone(&route.name),
-            chain: self.chain(&route.name, &route.middlewares),
+            chain: self.chain(Owner::Route(&route.name), &route.middlewares),
             backends: Backends::new(backends),
             split: split(route).map(Box::new),
             mirrors: mirrors(route, upstreams),
@@ -298,7 +299,7 @@ impl Run<'_> {
     }
 
     fn handler(&mut self, handler: &config::Handler) -> Option<Arc<Handler>> {
-        let key = (Arc::clone(&handler.id), handler.fingerprint);
+        let key = Identity::handler(handler);
         let known = self.kept.handlers.get(&key);
         if let Some(same) = known.or_else(|| self.builder.kept.handlers.get(&key)) {
             let same = Arc::clone(same);
@@ -318,8 +319,7 @@ impl Run<'_> {
         }
     }
 
-    /// The chain of an owner: a route, or a listener where that is empty.
-    fn chain(&mut self, owner: &str, steps: &[Arc<config::Step>]) -> Chain {
+    fn chain(&mut self, owner: Owner<'_>, steps: &[Arc<config::Step>]) -> Chain {
         let links: Vec<_> = steps
             .iter()
             .filter_map(|step| Some((Arc::clone(&step.label), self.middleware(owner, step)?)))
@@ -327,14 +327,8 @@ impl Run<'_> {
         Chain::new(links)
     }
 
-    /// Places that name the same middleware share it, unless its kind counts by place.
-    fn middleware(&mut self, owner: &str, step: &config::Step) -> Option<Arc<Middleware>> {
-        let id = if step.settings.is_per_place() {
-            format!("{} of {owner}", step.id).into()
-        } else {
-            Arc::clone(&step.id)
-        };
-        let key = (id, step.fingerprint);
+    fn middleware(&mut self, owner: Owner<'_>, step: &config::Step) -> Option<Arc<Middleware>> {
+        let key = Identity::middleware(owner, step);
         let known = self.kept.middlewares.get(&key);
         if let Some(same) = known.or_else(|| self.builder.kept.middlewares.get(&key)) {
             let same = Arc::clone(same);

@@ -4,11 +4,15 @@
 //! that it needs here without looking anything up by name.
 
 mod build;
+pub mod change;
+mod identity;
 pub mod publish;
 mod split;
 mod tables;
 
 pub use build::{Builder, Built, NotBuilt};
+pub use change::Change;
+pub use identity::{Identity, Owner};
 pub use split::Split;
 pub use tables::{Listing, listings, shadowed};
 

@@ -10,6 +10,7 @@ mod admin;
 mod affinity;
 mod balance;
 mod cli;
+mod diff;
 mod discovery;
 mod drain;
 mod examples;

@@ -176,6 +176,17 @@ impl Kind for RateLimit {
     }
 }
 
+impl super::Settings {
+    /// What a middleware of these settings counts, which is forgotten when it is made anew; none for
+    /// those that count nothing.
+    pub fn counts(&self) -> Option<&'static str> {
+        match self {
+            Self::RateLimit(_) => Some("buckets"),
+            _ => None,
+        }
+    }
+}
+
 impl Hooks for RateLimit {
     fn on_request(&self, request: &mut Request, cx: &mut Context<'_>) -> Step<Request> {
         let since = cx.now.saturating_duration_since(self.start);
