@@ -13,6 +13,7 @@ pub(crate) mod gather;
 pub mod key;
 pub mod lifecycle;
 pub mod message;
+pub mod paint;
 pub mod params;
 pub mod per_worker;
 pub mod pressure;

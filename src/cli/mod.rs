@@ -8,7 +8,6 @@ mod diff;
 mod explain;
 mod live;
 mod output;
-mod paint;
 mod routes;
 mod run;
 mod test;

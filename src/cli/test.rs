@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::app::{Source, Tested};
+use crate::base::paint::Paint;
 use crate::base::report::{self, Style};
 use crate::base::values::Share;
 use crate::cli::output::{complain, print, style};
@@ -28,9 +29,7 @@ pub(crate) struct Arguments {
 }
 
 fn share(text: &str) -> Result<f64, String> {
-    text.parse::<Share>()
-        .map(|share| share.0)
-        .map_err(|error| error.to_string())
+    text.parse::<Share>().map(|share| share.0)
 }
 
 pub(crate) fn test(arguments: &Arguments) -> ExitCode {
@@ -58,9 +57,9 @@ pub(crate) fn test(arguments: &Arguments) -> ExitCode {
         text += &missed(coverage, tested);
         if let (false, Some(least)) = (enough, arguments.fail_under) {
             let (share, least) = (coverage.share() * 100.0, least * 100.0);
-            text += &format!(
-                "{file}: the tests reach {share:.0} % of the rules, less than {least:.0} %\n"
-            );
+            let short =
+                format!("the tests reach {share:.0} % of the rules, less than {least:.0} %");
+            text.extend([file, ": ", &short, "\n"]);
         }
     }
     let printed = print(&text);
@@ -79,15 +78,15 @@ pub(crate) fn test(arguments: &Arguments) -> ExitCode {
 
 /// A line a test, and below those that fail what was not as expected.
 fn render(tested: &Tested, style: Style) -> String {
+    let paint = Paint::new(style);
     let mut text = String::new();
     for one in &tested.report.verdicts {
-        let word = match (one.passes(), style) {
-            (true, Style::Plain) => "ok  ",
-            (false, Style::Plain) => "FAIL",
-            (true, Style::Coloured) => "\x1b[32mok\x1b[0m  ",
-            (false, Style::Coloured) => "\x1b[1;31mFAIL\x1b[0m",
+        let word = if one.passes() {
+            paint.green("ok  ")
+        } else {
+            paint.red("FAIL")
         };
-        text += &format!("{word} {}{}\n", one.name, in_brackets(one));
+        text.extend([&word, " ", &one.name, &in_brackets(one), "\n"]);
         if !one.passes() {
             text += "\n";
             text += &report::render(&one.problems, &tested.sources, style);
@@ -106,9 +105,10 @@ fn in_brackets(one: &Verdict) -> String {
     if one.took >= Duration::from_millis(1) {
         facts.push(format!("{:?} on its clock", rounded(one.took)));
     }
-    match facts.is_empty() {
-        true => String::new(),
-        false => format!(" ({})", facts.join(", ")),
+    if facts.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", facts.join(", "))
     }
 }
 

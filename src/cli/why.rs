@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+use crate::base::paint::Paint;
 use crate::base::report::Style;
 use crate::cli::live::{Admin, Failed};
 use crate::cli::output::{print, style};
@@ -101,17 +102,10 @@ fn encoded(text: &str) -> String {
 
 /// Everything about one request.
 fn page(record: &Record, style: Style) -> String {
-    let bold = |text: &str| match style {
-        Style::Plain => text.to_owned(),
-        Style::Coloured => format!("\x1b[1m{text}\x1b[0m"),
-    };
-    let red = |text: &str| match style {
-        Style::Plain => text.to_owned(),
-        Style::Coloured => format!("\x1b[31m{text}\x1b[0m"),
-    };
+    let paint = Paint::new(style);
     let mut text = String::new();
     let mut line = |word: &str, what: &str| {
-        text.extend([&bold(&format!("{word:12}")), what, "\n"]);
+        text.extend([&paint.bold(format_args!("{word:12}")), what, "\n"]);
     };
     let host = if record.host.is_empty() {
         ""
@@ -170,7 +164,10 @@ fn page(record: &Record, style: Style) -> String {
     } else {
         format!(" {}", record.flag)
     };
-    line("answer", &red(&format!("{}{flag}", record.status)));
+    line(
+        "answer",
+        &paint.red(format_args!("{}{flag}", record.status)),
+    );
     if !record.meaning.is_empty() {
         line("because", &record.meaning);
     }

@@ -120,7 +120,7 @@ pub(super) fn read(command: &str) -> Result<Asked, String> {
                 reading.option(name, value, &mut words)?;
             }
             None if word.len() > 1 && word.starts_with('-') => {
-                reading.letters(&word, &mut words)?
+                reading.letters(&word, &mut words)?;
             }
             None => reading.set_url(word)?,
         }

@@ -1,7 +1,10 @@
 //! An explanation as people read it: one line that says all, then why.
 
+use crate::base::paint::Paint;
 use crate::base::report::Style;
-use crate::explain::explanation::{Answer, Change, Chosen, Explanation, Rival, Sending, Turn};
+use crate::explain::explanation::{
+    Answer, Change, Chosen, Explanation, Place, Rival, Sending, Turn,
+};
 
 /// The width of the first column.
 const MARGIN: usize = 12;
@@ -10,7 +13,7 @@ const MARGIN: usize = 12;
 pub fn render(what: &str, explanation: &Explanation, style: Style) -> String {
     let mut page = Page {
         text: String::new(),
-        style,
+        paint: Paint::new(style),
     };
     page.headline(what, explanation);
     page.door(explanation);
@@ -26,35 +29,16 @@ pub fn render(what: &str, explanation: &Explanation, style: Style) -> String {
     page.text
 }
 
-#[derive(Clone, Copy)]
-enum Ink {
-    Bold,
-    Faint,
-    Good,
-    Bad,
-}
-
 struct Page {
     text: String,
-    style: Style,
+    paint: Paint,
 }
 
 impl Page {
-    fn ink(&self, ink: Ink, text: &str) -> String {
-        let code = match (ink, self.style) {
-            (_, Style::Plain) => return text.to_owned(),
-            (Ink::Bold, _) => "1",
-            (Ink::Faint, _) => "2",
-            (Ink::Good, _) => "32",
-            (Ink::Bad, _) => "31",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
-    }
-
     /// A line with a word in the margin.
     fn line(&mut self, word: &str, text: &str) {
         let margin = format!("{word:MARGIN$}");
-        self.text += &self.ink(Ink::Bold, &margin);
+        self.text += &self.paint.bold(&margin);
         self.text += text;
         self.text += "\n";
     }
@@ -83,18 +67,19 @@ impl Page {
             .as_ref()
             .map(|flag| format!(" {flag}"))
             .unwrap_or_default();
-        let ink = if answer.status < 400 {
-            Ink::Good
+        let end = format!("{status}{flag}");
+        way.push(if answer.status < 400 {
+            self.paint.green(end)
         } else {
-            Ink::Bad
-        };
-        let end = self.ink(ink, &format!("{status}{flag}"));
-        self.text += &format!("{} → {end}\n\n", way.join(" → "));
+            self.paint.red(end)
+        });
+        self.text += &way.join(" → ");
+        self.text += "\n\n";
     }
 
     fn door(&mut self, explanation: &Explanation) {
         let listener = &explanation.listener;
-        let because = self.ink(Ink::Faint, &listener.because);
+        let because = self.paint.dim(&listener.because);
         self.line(
             "listener",
             &format!("{} ({}), {because}", listener.name, listener.address),
@@ -131,8 +116,8 @@ impl Page {
     fn changes(&mut self, changes: &[Change]) {
         for Change { what, from, to } in changes {
             let text = match (from, to) {
-                (None, Some(to)) => self.ink(Ink::Good, &format!("+ {what}: {to}")),
-                (Some(from), None) => self.ink(Ink::Bad, &format!("- {what}: {from}")),
+                (None, Some(to)) => self.paint.green(format!("+ {what}: {to}")),
+                (Some(from), None) => self.paint.red(format!("- {what}: {from}")),
                 (Some(from), Some(to)) => format!("~ {what}: {from} → {to}"),
                 (None, None) => continue,
             };
@@ -168,12 +153,11 @@ impl Page {
     fn rival(&self, rival: &Rival) -> String {
         let is = format!("{}: {}", rival.route, rival.r#match);
         match (&rival.lost_on, rival.wins) {
-            (_, true) => self.ink(Ink::Good, &format!("✓ {is}")),
-            (Some(lost_on), false) => format!(
-                "✗ {is}, {}",
-                self.ink(Ink::Bad, &format!("lost on {lost_on}"))
-            ),
-            (None, false) => format!("· {is}, {}", self.ink(Ink::Faint, "comes later")),
+            (_, true) => self.paint.green(format!("✓ {is}")),
+            (Some(lost_on), false) => {
+                format!("✗ {is}, {}", self.paint.red(format!("lost on {lost_on}")))
+            }
+            (None, false) => format!("· {is}, {}", self.paint.dim("comes later")),
         }
     }
 
@@ -187,9 +171,9 @@ impl Page {
             };
             let mut text = format!("{} ({kind}of the {})", turn.name, turn.of);
             if let Some(status) = turn.answered {
-                text = self.ink(Ink::Bad, &format!("{text} answers {status}"));
+                text = self.paint.red(format!("{text} answers {status}"));
             } else if !turn.ran {
-                text = self.ink(Ink::Faint, &format!("{text} is not reached"));
+                text = self.paint.dim(format!("{text} is not reached"));
             }
             self.line(word, &text);
             self.changes(&turn.changes);
@@ -216,32 +200,7 @@ impl Page {
             (None, Some(handler)) => self.line("handler", &format!("{handler}{by}")),
             (None, None) => {}
         }
-        for (place, endpoint) in backend.endpoints.iter().enumerate() {
-            let word = if place == 0 { "endpoints" } else { "" };
-            let zone = endpoint
-                .zone
-                .as_ref()
-                .map(|zone| format!(" in {zone}"))
-                .unwrap_or_default();
-            let why = if endpoint.why.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", endpoint.why)
-            };
-            let state = format!("{}{why}", endpoint.state);
-            let ink = if endpoint.eligible {
-                Ink::Good
-            } else {
-                Ink::Bad
-            };
-            let state = self.ink(ink, &state);
-            let weight = if endpoint.weight > 1 {
-                format!(", weight {}", endpoint.weight)
-            } else {
-                String::new()
-            };
-            self.line(word, &format!("{}{zone} {state}{weight}", endpoint.address));
-        }
+        self.endpoints(&backend.endpoints);
         let times = &backend.timeouts;
         let parts = [
             ("request", times.request_ms),
@@ -288,13 +247,41 @@ impl Page {
         }
     }
 
+    fn endpoints(&mut self, endpoints: &[Place]) {
+        for (place, endpoint) in endpoints.iter().enumerate() {
+            let word = if place == 0 { "endpoints" } else { "" };
+            let zone = endpoint
+                .zone
+                .as_ref()
+                .map(|zone| format!(" in {zone}"))
+                .unwrap_or_default();
+            let why = if endpoint.why.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", endpoint.why)
+            };
+            let state = format!("{}{why}", endpoint.state);
+            let state = if endpoint.eligible {
+                self.paint.green(state)
+            } else {
+                self.paint.red(state)
+            };
+            let weight = if endpoint.weight > 1 {
+                format!(", weight {}", endpoint.weight)
+            } else {
+                String::new()
+            };
+            self.line(word, &format!("{}{zone} {state}{weight}", endpoint.address));
+        }
+    }
+
     fn sent(&mut self, sending: &Sending) {
         self.line(
             "sent",
             &format!("to {} of {}", sending.endpoint, sending.upstream),
         );
         for line in sending.head.lines() {
-            let line = self.ink(Ink::Faint, line);
+            let line = self.paint.dim(line);
             self.line("", &format!("  {line}"));
         }
         if sending.body_bytes > 0 {

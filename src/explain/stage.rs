@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, StatusCode};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Collected, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -230,7 +230,7 @@ impl Actor {
             fields(&parts)
         };
         // A body that breaks off is as long as it came.
-        let body = body.collect().await.map(|all| all.to_bytes());
+        let body = body.collect().await.map(Collected::to_bytes);
         self.heard.borrow_mut().clear();
         self.stage.0.borrow_mut().received.push(Received {
             upstream: self.upstream.clone(),
@@ -285,7 +285,8 @@ fn fields(parts: &http::request::Parts) -> String {
         uri.path_and_query().map_or("*", |path| path.as_str()),
     );
     for (name, value) in &parts.headers {
-        text += &format!("\n{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+        let value = String::from_utf8_lossy(value.as_bytes());
+        text.extend(["\n", name.as_str(), ": ", &value]);
     }
     text
 }

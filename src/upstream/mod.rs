@@ -116,7 +116,12 @@ impl Upstream {
         let members = roster.members(now);
         let settings = settings.clone();
         Ok(Self::assemble(
-            name, settings, zone, series, roster, members, is_known,
+            name,
+            settings,
+            zone,
+            series,
+            (roster, members),
+            is_known,
         ))
     }
 
@@ -126,8 +131,7 @@ impl Upstream {
         settings: Settings,
         zone: Option<&str>,
         series: Arc<UpstreamSeries>,
-        roster: Roster,
-        members: Members,
+        (roster, members): (Roster, Members),
         is_known: bool,
     ) -> Arc<Self> {
         Arc::new(Self {

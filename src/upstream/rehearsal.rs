@@ -40,7 +40,7 @@ impl Upstream {
         let now = clock::now();
         roster.list(endpoint::merged(endpoints), now);
         let members = roster.members(now);
-        Self::assemble(name, settings, zone, series, roster, members, true)
+        Self::assemble(name, settings, zone, series, (roster, members), true)
     }
 
     /// The same upstream with its endpoints as they stand now, for a rehearsal beside it: nothing that
@@ -58,7 +58,7 @@ impl Upstream {
         let roster = Roster::new(&settings, zone);
         let members = self.members().unwatched();
         let series = Arc::clone(&self.series);
-        Self::assemble(&self.name, settings, zone, series, roster, members, true)
+        Self::assemble(&self.name, settings, zone, series, (roster, members), true)
     }
 }
 

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use crate::app::diff::{NotComparable, diff as compare};
 use crate::app::{Checked, Source};
+use crate::base::paint::Paint;
 use crate::base::report;
 use crate::cli::output::{complain, print, style};
-use crate::cli::paint::Paint;
 use crate::cli::{INVALID, UNMET};
 
 #[derive(Debug, clap::Args)]

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::app::diff::{Diff, ItemChange, SettingChange, TakesEffect};
-use crate::cli::paint::Paint;
+use crate::base::paint::Paint;
 use crate::config::{Difference, KeyChange};
 use crate::snapshot::change::{
     Because, CounterChange, CounterFate, Fate, ListenerChange, Memory, Move, Socket, Taker,

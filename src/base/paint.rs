@@ -4,39 +4,40 @@ use std::fmt::Display;
 
 use anstyle::{AnsiColor, Style as Ansi};
 
-use crate::base::report::Style;
+use super::report::Style;
 
 /// Puts colours on words, where there are colours.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Paint(Style);
+pub struct Paint(Style);
 
 impl Paint {
-    pub(crate) fn new(style: Style) -> Self {
+    /// For a stream of that style.
+    pub fn new(style: Style) -> Self {
         Self(style)
     }
 
     /// What comes, and what is fine.
-    pub(crate) fn green(self, text: impl Display) -> String {
+    pub fn green(self, text: impl Display) -> String {
         self.with(AnsiColor::Green.on_default(), text)
     }
 
     /// What goes, and what is wrong.
-    pub(crate) fn red(self, text: impl Display) -> String {
+    pub fn red(self, text: impl Display) -> String {
         self.with(AnsiColor::Red.on_default(), text)
     }
 
     /// What changes.
-    pub(crate) fn yellow(self, text: impl Display) -> String {
+    pub fn yellow(self, text: impl Display) -> String {
         self.with(AnsiColor::Yellow.on_default(), text)
     }
 
     /// Headings and names.
-    pub(crate) fn bold(self, text: impl Display) -> String {
+    pub fn bold(self, text: impl Display) -> String {
         self.with(Ansi::new().bold(), text)
     }
 
     /// What matters less.
-    pub(crate) fn dim(self, text: impl Display) -> String {
+    pub fn dim(self, text: impl Display) -> String {
         self.with(Ansi::new().dimmed(), text)
     }
 
