@@ -2,11 +2,11 @@
 //!
 //! Nothing is opened, resolved or built: natives of a Rust program need not be known here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::app::{Checked, Source, checked};
-use crate::config::{self, Config, Difference, KeyChange, Loaded, Place, Step, Target};
+use crate::config::{Config, Difference, KeyChange, Loaded, Pair, Place, Step, Target};
 use crate::snapshot::change::{Change, CounterFate, Fate, Fixed, Moves};
 
 /// All that differs between two configurations, and what applying the second does.
@@ -80,11 +80,12 @@ pub fn diff(old: &Source, new: &Source) -> Result<Diff, Box<NotComparable>> {
         }));
     };
     let change = Change::between(was, now);
-    let mut items = own_items(&change, &old, &new);
+    let pair = Pair::new(&old, &new);
+    let mut items = own_items(&change, &old, &new, &pair);
     add_named(&mut items, was, now);
     Ok(Diff {
         moves: Moves::between(was, now),
-        settings: settings(&change, &old, &new),
+        settings: settings(&change, &pair),
         items,
         change,
     })
@@ -108,10 +109,10 @@ impl Diff {
     }
 }
 
-fn own_items(change: &Change, old: &Loaded, new: &Loaded) -> Vec<ItemChange> {
+fn own_items(change: &Change, old: &Loaded, new: &Loaded, pair: &Pair<'_>) -> Vec<ItemChange> {
     let mut items = Vec::new();
     let mut add = |section: &'static str, name: &str, fate: Fate| {
-        let difference = config::difference(old, new, Place::Item(section, name));
+        let difference = pair.difference(Place::Item(section, name));
         if fate != Fate::Same || difference != Difference::None {
             items.push(ItemChange {
                 section,
@@ -181,18 +182,22 @@ fn add_named(items: &mut Vec<ItemChange>, old: &Config, new: &Config) {
             through.push(("routes", route.name.to_string(), names));
         }
     }
+    let key = |item: &ItemChange| (item.section, item.name.clone());
+    let places = items.iter().enumerate();
+    let mut places: HashMap<_, usize> = places.map(|(at, item)| (key(item), at)).collect();
     for (section, name, names) in through.into_iter().filter(|(.., names)| !names.is_empty()) {
-        let mut known = items.iter_mut();
-        match known.find(|item| item.section == section && item.name == name) {
-            Some(item) if item.fate == Fate::Changed => item.through.extend(names),
-            Some(_) => {}
-            None => items.push(ItemChange {
+        let at = *places.entry((section, name.clone())).or_insert_with(|| {
+            items.push(ItemChange {
                 section,
                 name,
                 fate: Fate::Changed,
                 difference: Difference::None,
-                through: names,
-            }),
+                through: Vec::new(),
+            });
+            items.len() - 1
+        });
+        if let Some(item) = items.get_mut(at).filter(|item| item.fate == Fate::Changed) {
+            item.through.extend(names);
         }
     }
     for item in items {
@@ -208,10 +213,10 @@ fn named(steps: &[&Arc<Step>], known: &BTreeSet<String>) -> Vec<String> {
     names.map(ToOwned::to_owned).collect()
 }
 
-fn settings(change: &Change, old: &Loaded, new: &Loaded) -> Vec<SettingChange> {
+fn settings(change: &Change, pair: &Pair<'_>) -> Vec<SettingChange> {
     let mut settings = Vec::new();
     for section in ["runtime", "admin", "telemetry"] {
-        let Difference::Keys(keys) = config::difference(old, new, Place::Section(section)) else {
+        let Difference::Keys(keys) = pair.difference(Place::Section(section)) else {
             continue;
         };
         settings.extend(keys.into_iter().map(|mut key| {

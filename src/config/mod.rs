@@ -29,7 +29,7 @@ pub use self::types::{
     Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
     Protocols, Retry, Route, Runtime, Step, Target, Telemetry, Timeouts, Upstream, Workers,
 };
-pub use self::written::{Difference, KeyChange, Place, Written, difference};
+pub use self::written::{Difference, KeyChange, Pair, Place, Written};
 use crate::base::problem::{Problem, Severity};
 use crate::base::source::Sources;
 use crate::base::suggest;

@@ -69,17 +69,35 @@ impl Written {
         self.roots.iter().filter_map(move |root| root.get(section))
     }
 
-    fn find(&self, place: Place<'_>) -> Option<&Node> {
-        match place {
-            Place::Section(section) => self.sections(section).find(|node| !node.is_nothing()),
-            Place::Item(section, wanted) => {
-                self.sections(section).find_map(|node| match &node.kind {
-                    Kind::List(items) => items.iter().find(|item| name(item) == Some(wanted)),
-                    Kind::Map(_) => node.get(wanted),
-                    _ => None,
-                })
+    /// Every item by its section and name.
+    fn index(&self) -> HashMap<(&str, &str), &Node> {
+        let mut index = HashMap::new();
+        for root in &self.roots {
+            let Kind::Map(sections) = &root.kind else {
+                continue;
+            };
+            for (key, section) in sections {
+                let section_name = key.key();
+                match &section.kind {
+                    Kind::List(items) => index.extend(
+                        items
+                            .iter()
+                            .filter_map(|item| Some(((section_name, name(item)?), item))),
+                    ),
+                    Kind::Map(entries) => index.extend(
+                        entries
+                            .iter()
+                            .map(|(key, value)| ((section_name, key.key()), value)),
+                    ),
+                    _ => {}
+                }
             }
         }
+        index
+    }
+
+    fn section(&self, section: &str) -> Option<&Node> {
+        self.sections(section).find(|node| !node.is_nothing())
     }
 }
 
@@ -87,24 +105,54 @@ fn name(item: &Node) -> Option<&str> {
     item.get("name")?.text()
 }
 
-/// How a place differs between two configurations; a place that only one of them has differs in
-/// every key.
-pub fn difference(old: &Loaded, new: &Loaded, place: Place<'_>) -> Difference {
-    let was = old.written.find(place);
-    let now = new.written.find(place);
-    let mut comparison = Comparison {
-        old: &old.sources,
-        new: &new.sources,
-        path: String::new(),
-        found: Vec::new(),
-    };
-    comparison.both(was, now);
-    if !comparison.found.is_empty() {
-        return Difference::Keys(comparison.found);
+/// Two configurations to be compared place by place.
+#[derive(Debug)]
+pub struct Pair<'a> {
+    old: &'a Loaded,
+    new: &'a Loaded,
+    before: HashMap<(&'a str, &'a str), &'a Node>,
+    after: HashMap<(&'a str, &'a str), &'a Node>,
+}
+
+impl<'a> Pair<'a> {
+    /// One configuration and another that may follow it.
+    pub fn new(old: &'a Loaded, new: &'a Loaded) -> Self {
+        Self {
+            old,
+            new,
+            before: old.written.index(),
+            after: new.written.index(),
+        }
     }
-    match (was, now) {
-        (Some(was), Some(now)) if was.fingerprint() != now.fingerprint() => Difference::Spelling,
-        _ => Difference::None,
+
+    /// How a place differs; a place that only one of them has differs in every key.
+    pub fn difference(&self, place: Place<'_>) -> Difference {
+        let (was, now) = match place {
+            Place::Section(section) => {
+                let of = |loaded: &'a Loaded| loaded.written.section(section);
+                (of(self.old), of(self.new))
+            }
+            Place::Item(section, name) => (
+                self.before.get(&(section, name)).copied(),
+                self.after.get(&(section, name)).copied(),
+            ),
+        };
+        let mut comparison = Comparison {
+            old: &self.old.sources,
+            new: &self.new.sources,
+            path: String::new(),
+            found: Vec::new(),
+        };
+        comparison.both(was, now);
+        if !comparison.found.is_empty() {
+            return Difference::Keys(comparison.found);
+        }
+        match (was, now) {
+            (Some(was), Some(now)) if was.fingerprint() != now.fingerprint() => {
+                Difference::Spelling
+            }
+            _ => Difference::None,
+        }
     }
 }
 
@@ -307,7 +355,8 @@ mod tests {
     fn check(old: &str, new: &str, expected: &[&str]) {
         let yaml = |keys: &str| format!("routes:\n  - {{name: a, {keys}}}\n");
         let (old, new) = (load(&yaml(old)), load(&yaml(new)));
-        let lines: Vec<String> = match difference(&old, &new, Place::Item("routes", "a")) {
+        let lines: Vec<String> = match Pair::new(&old, &new).difference(Place::Item("routes", "a"))
+        {
             Difference::None => Vec::new(),
             Difference::Spelling => vec!["spelling".to_owned()],
             Difference::Keys(keys) => keys.iter().map(line).collect(),

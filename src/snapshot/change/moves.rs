@@ -4,7 +4,7 @@
 //! tables are asked who takes it, by the code that serves requests. So what is said here is true of the
 //! requests shown; that no other request moves is not said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::base::message::RequestHead;
@@ -94,12 +94,13 @@ struct Group<'a> {
 
 impl Group<'_> {
     fn moves(&self, examples: &[RequestHead], old: &Config, new: &Config) -> Vec<Move> {
+        let known = names(old);
         let mut places: HashMap<(Taker, Taker), usize> = HashMap::new();
         let mut moves: Vec<Move> = Vec::new();
         for head in examples {
             let from = taker(self.before, head, old);
             let to = taker(self.after, head, new);
-            if from == to || is_plain(&from, &to, old) {
+            if from == to || is_plain(&from, &to, &known) {
                 continue;
             }
             let at = *places.entry((from.clone(), to.clone())).or_insert_with(|| {
@@ -123,9 +124,12 @@ impl Group<'_> {
 }
 
 /// True for what goes without saying: a route that is new takes what nobody took.
-fn is_plain(from: &Taker, to: &Taker, old: &Config) -> bool {
-    let is_new = |name: &str| !old.routes.iter().any(|route| *route.name == *name);
-    matches!((from, to), (Taker::Nobody, Taker::Route(name)) if is_new(name))
+fn is_plain(from: &Taker, to: &Taker, known: &HashSet<&str>) -> bool {
+    matches!((from, to), (Taker::Nobody, Taker::Route(name)) if !known.contains(&**name))
+}
+
+fn names(config: &Config) -> HashSet<&str> {
+    config.routes.iter().map(|route| &*route.name).collect()
 }
 
 fn taker(table: &Table, head: &RequestHead, config: &Config) -> Taker {
@@ -150,11 +154,11 @@ fn examples(old: &Config, new: &Config) -> Vec<RequestHead> {
 
 /// Routes of both all of whose matches are shadowed now, and were not before.
 fn starved(old: &Config, new: &Config) -> Vec<Arc<str>> {
-    let was = shadowed(old);
-    let now = shadowed(new);
-    let is_in_both = |name: &Arc<str>| old.routes.iter().any(|route| route.name == *name);
-    now.into_iter()
-        .filter(|name| is_in_both(name) && !was.contains(name))
+    let known = names(old);
+    let was: HashSet<Arc<str>> = shadowed(old).into_iter().collect();
+    shadowed(new)
+        .into_iter()
+        .filter(|name| known.contains(&**name) && !was.contains(name))
         .collect()
 }
 
