@@ -130,9 +130,11 @@ fn asked(question: Question) -> Result<Asked, String> {
     let mut asked = Asked::from_arguments(&words, &headers, None)?;
     asked.body = body.into();
     asked.listener = Some(listener).filter(|name| !name.is_empty());
-    asked.http2 = http2;
+    if http2 {
+        asked.version = http::Version::HTTP_2;
+    }
     if !client.is_empty() {
-        asked.client = client_of(&client)?;
+        asked.client = Some(client_of(&client)?);
     }
     Ok(asked)
 }

@@ -89,8 +89,8 @@ fn running(admin: &Admin, asked: &Asked) -> Result<Explanation, Failed> {
         "headers": headers,
         "body": String::from_utf8_lossy(&asked.body),
         "listener": asked.listener.as_deref().unwrap_or_default(),
-        "client": asked.client.to_string(),
-        "http2": asked.http2,
+        "client": asked.peer().to_string(),
+        "http2": asked.version == http::Version::HTTP_2,
     });
     let document = admin.post("/v1/explain", &question)?;
     serde_json::from_value(document)
@@ -119,8 +119,6 @@ fn asked(arguments: &Arguments) -> Result<Asked, String> {
         )?,
     };
     asked.listener.clone_from(&arguments.listener);
-    if let Some(client) = arguments.client {
-        asked.client = client;
-    }
+    asked.client = arguments.client;
     Ok(asked)
 }

@@ -294,7 +294,7 @@ pub(crate) fn explain(
     let (place, because) = entrance(world.snapshot(), &asked)?;
     let snapshot = Arc::clone(world.snapshot());
     let listener = snapshot.listener(place);
-    let peer = asked.client;
+    let peer = asked.peer();
     let request = asked.into_request();
     let head = request.head.copy();
     let heard = world.ask(&listener.name, Some(peer), request);

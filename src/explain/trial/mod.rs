@@ -99,7 +99,7 @@ fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage
     );
     for time in 0..ask.repeat {
         let asked = Asked::of_test(&ask.request);
-        let heard = world.ask(&listener, Some(asked.client), asked.into_request());
+        let heard = world.ask(&listener, Some(asked.peer()), asked.into_request());
         verdict.requests += 1;
         verdict.took += heard.took;
         coverage.reached(&heard.seen);
