@@ -6,7 +6,7 @@
 //! - `<!-- generated: WHAT -->` to `<!-- end -->`: see [`generated`].
 //! - A fence `yaml NAME` is a complete configuration: a file that the commands of its page find. A
 //!   fence `yaml` must be one, too, but for being useful.
-//! - In a fence `console`, what follows `$ retort check`, `diff`, `routes`, `schema`, `version` and `help` is
+//! - In a fence `console`, what follows `$ retort check`, `diff`, `explain`, `routes`, `schema`, `test`, `version` and `help` is
 //!   what the binary really prints.
 #![cfg(test)]
 
@@ -234,7 +234,7 @@ fn every_yaml_is_a_configuration() {
 
 /// Commands that end by themselves and say the same wherever they run.
 const RUN: &[&str] = &[
-    "check", "diff", "routes", "schema", "version", "help", "--help",
+    "check", "diff", "explain", "routes", "schema", "test", "version", "help", "--help",
 ];
 
 /// The page with what the binary prints under the commands that it shows.
@@ -262,10 +262,12 @@ fn transcript(block: &str, dir: &Path) -> String {
         if let Some(command) = line.strip_prefix("$ ") {
             out.extend([line, "\n"]);
             let words = command.split(" #").next().unwrap_or_default();
-            let mut words = words.split_whitespace();
+            let words = shell_words::split(words).expect("a command");
+            let mut words = words.iter().map(String::as_str);
             let is_run = words.next() == Some("retort")
                 && words.clone().next().is_some_and(|word| RUN.contains(&word))
-                && !command.contains('|');
+                && !command.contains(" | ")
+                && !command.contains("--against");
             is_shown = !is_run;
             if is_run {
                 out += &output(&words.collect::<Vec<_>>(), dir);

@@ -9,6 +9,7 @@
 pub mod asked;
 mod curl;
 pub mod explanation;
+mod inquiry;
 pub(crate) mod notebook;
 mod render;
 pub(crate) mod stage;
@@ -16,5 +17,5 @@ pub mod trial;
 pub(crate) mod world;
 
 pub use explanation::Explanation;
-pub(crate) use explanation::explain;
+pub(crate) use inquiry::explain;
 pub use render::render;

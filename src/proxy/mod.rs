@@ -136,6 +136,6 @@ mod tests {
         let size = size(serve);
         assert!(size <= 1600, "{size}");
         let exchange = size_of::<Exchange>();
-        assert!(exchange <= 448, "{exchange}");
+        assert!(exchange <= 560, "{exchange}");
     }
 }
