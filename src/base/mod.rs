@@ -6,6 +6,7 @@ pub mod caller;
 pub mod cgroup;
 pub mod channel;
 pub mod clock;
+pub mod code;
 pub mod continuation;
 pub mod facts;
 pub(crate) mod gather;

@@ -12,6 +12,7 @@ mod later;
 mod load;
 mod merge;
 mod parse;
+mod places;
 mod raw;
 mod schema;
 mod sections;
@@ -21,6 +22,7 @@ mod types;
 
 use std::path::{Path, PathBuf};
 
+pub use self::places::{Place, Places};
 pub use self::schema::schema;
 pub use self::types::{
     Admin, After, Backend, Condition, Config, Handler, Hedge, Limits, Listener, Mirror, Protocol,
@@ -84,12 +86,15 @@ fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
         (true, true) => check::Extent::Flawed,
         (true, false) => check::Extent::Whole,
     };
-    let config = check::check(&sections, &reading, extent);
+    let mut config = check::check(&sections, &reading, extent);
     problems.append(&mut reading.problems.borrow_mut());
     paths.append(&mut reading.files.borrow_mut());
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start, span.end)));
     // One value that is used at several places (by an alias) is wrong once.
     problems.dedup();
+    if let Some(config) = &mut config {
+        config.places = Places::new(roots);
+    }
     let mut loaded = Loaded {
         sources,
         problems,

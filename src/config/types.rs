@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::places::Places;
 pub use super::raw::{After, Condition, Protocol, Test, Workers};
 use crate::base::address::Address;
 use crate::base::key::KeySource;
@@ -40,6 +41,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
     /// Requests and what should become of them.
     pub tests: Vec<Test>,
+    /// Where all of it is written.
+    pub places: Places,
 }
 
 /// Threads, shutdown, where state is kept.
