@@ -44,7 +44,7 @@
 //!
 //! Floors, from the bottom up; a module uses only what stands below it:
 //! [`base`] · [`telemetry`] · [`routing`], [`middleware`], [`handler`], [`upstream`] · [`config`] ·
-//! [`snapshot`] · [`proxy`] · [`server`], [`admin`] · [`app`], [`cli`].
+//! [`snapshot`] · [`proxy`] · [`server`], [`admin`], [`explain`], [`lint`] · [`app`], [`cli`].
 
 pub mod admin;
 pub mod app;
@@ -53,6 +53,7 @@ pub mod cli;
 pub mod config;
 pub mod explain;
 pub mod handler;
+pub mod lint;
 pub mod middleware;
 pub mod proxy;
 pub mod routing;

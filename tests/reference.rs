@@ -104,6 +104,7 @@ fn generated(what: &str, schema: &Value) -> Option<String> {
         "settings" => settings::at(schema, of, Depth::All),
         // The same without what is inside of them, which then is elsewhere.
         "keys" => settings::at(schema, of, Depth::First),
+        "codes" => Some(retort::lint::markdown()),
         "metrics" => Some(retort::telemetry::metrics::markdown()),
         "flags" => Some(flags()),
         _ => None,

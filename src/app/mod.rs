@@ -30,6 +30,7 @@ use crate::explain::asked::Asked;
 use crate::explain::world::World;
 use crate::explain::{self, Explanation, trial};
 use crate::handler::Registry;
+use crate::lint;
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
 use crate::snapshot;
@@ -252,6 +253,8 @@ pub struct Checked {
     pub sources: Sources,
     /// Errors and warnings, in the order of the source.
     pub problems: Vec<Problem>,
+    /// How many warnings comments in the source allow.
+    pub silenced: usize,
 }
 
 /// Reads and checks a configuration without running it.
@@ -264,12 +267,14 @@ pub fn check(source: &Source) -> Checked {
 fn checked(loaded: Loaded) -> Checked {
     let mut problems = loaded.problems;
     if let Some(config) = &loaded.config {
-        problems.extend(snapshot::shadowed(config));
+        problems.extend(lint::lint(config));
     }
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
+    let lint::Sifted { problems, silenced } = lint::sift(problems, &loaded.sources);
     Checked {
         sources: loaded.sources,
         problems,
+        silenced,
     }
 }
 

@@ -4,6 +4,7 @@
 //! gateways send one key to the same place. It resists no one who chooses keys: who may send
 //! requests may send them all with one key.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
@@ -45,6 +46,17 @@ impl KeySource {
         match self {
             Self::Path(name) => Some(name),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::Header(name) => write!(f, "header `{}`", name.0),
+            Self::Cookie(name) => write!(f, "cookie `{name}`"),
+            Self::Path(name) => write!(f, "path parameter `{name}`"),
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod channel;
 pub mod cidr;
 pub mod clock;
+pub mod code;
 pub mod continuation;
 pub mod facts;
 pub(crate) mod gather;

@@ -10,6 +10,8 @@ use std::ops::{Deref, Range};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
+use super::code::Code;
+
 /// Bytes of one source file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Span {
@@ -111,6 +113,8 @@ pub enum Severity {
 pub struct Problem {
     /// Error or warning.
     pub severity: Severity,
+    /// What kind of warning it is; errors have none, they say all that there is to say.
+    pub code: Option<Code>,
     /// Where; none when it concerns the file as a whole.
     pub span: Option<Span>,
     /// One sentence, lower case, no full stop.
@@ -128,6 +132,7 @@ impl Problem {
     pub fn error(span: impl Into<Option<Span>>, message: impl Into<String>) -> Self {
         Self {
             severity: Severity::Error,
+            code: None,
             span: span.into(),
             message: message.into(),
             label: None,
@@ -142,6 +147,13 @@ impl Problem {
             severity: Severity::Warning,
             ..Self::error(span, message)
         }
+    }
+
+    /// The same problem with the code of its kind.
+    #[must_use]
+    pub fn code(mut self, code: Code) -> Self {
+        self.code = Some(code);
+        self
     }
 
     /// The same problem with advice.

@@ -1,7 +1,7 @@
 //! Problems as people and machines read them.
 //!
 //! The first line of each is `file:line:column: error: sentence`, so that editors and `grep` find
-//! it; the source line with its caret, further places and advice follow.
+//! it, with `warning[RT0101]` for what has a code; the source line with its caret, further places and advice follow.
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
@@ -49,6 +49,7 @@ pub fn json(problems: &[Problem], sources: &Sources) -> Value {
     let items = problems.iter().map(|problem| {
         let mut item = json!({
             "severity": severity(problem.severity),
+            "code": problem.code.map(|code| code.to_string()),
             "message": problem.message,
             "help": problem.help,
         });
@@ -90,10 +91,13 @@ fn severity(severity: Severity) -> &'static str {
 }
 
 fn one(problem: &Problem, sources: &Sources, renderer: &Renderer) -> String {
-    let word = severity(problem.severity);
+    let mut word = severity(problem.severity).to_owned();
+    if let Some(code) = problem.code {
+        word += &format!("[{code}]");
+    }
     let name = match problem.span {
         Some(span) => format!("{}: {word}", sources.place(span)),
-        None => word.to_owned(),
+        None => word,
     };
     let level = match problem.severity {
         Severity::Error => Level::ERROR,
@@ -214,7 +218,10 @@ fn shorten(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
+    use crate::base::code::Code;
 
     fn sources() -> Sources {
         let mut sources = Sources::default();
@@ -276,9 +283,23 @@ a.yaml:3:5: error: unknown key `adress` in a listener
     fn machines_get_places_as_numbers() {
         let problem = Problem::error(span(0, 32, 38), "m").help("h");
         let expected = json!([{
-            "severity": "error", "message": "m", "help": "h", "related": [], "file": "a.yaml",
-            "line": 3, "column": 5, "end_line": 3, "end_column": 11,
+            "severity": "error", "code": null, "message": "m", "help": "h", "related": [],
+            "file": "a.yaml", "line": 3, "column": 5, "end_line": 3, "end_column": 11,
         }]);
         assert_eq!(json(&[problem], &sources()), expected);
+    }
+
+    #[test]
+    fn a_code_stands_in_brackets_after_the_word() {
+        let problem = Problem::warning(span(0, 32, 38), "odd").code(Code::UNUSED);
+        assert_eq!(
+            json(slice::from_ref(&problem), &sources())[0]["code"],
+            "RT0601"
+        );
+        let text = render(&[problem], &sources(), Style::Plain);
+        assert!(
+            text.starts_with("a.yaml:3:5: warning[RT0601]: odd\n"),
+            "{text}"
+        );
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::interpolate::Env;
 use super::parse::{self, Budget};
 use super::tree::{Kind, Node};
+use crate::base::code::Code;
 use crate::base::problem::{Problem, Span};
 use crate::base::source::{Source, Sources};
 
@@ -253,9 +254,10 @@ impl<'a> Loader<'a> {
             }
         }
         if found == 0 {
+            let problem = Problem::warning(span, format!("no file matches `{text}`"));
             self.files
                 .problems
-                .push(Problem::warning(span, format!("no file matches `{text}`")));
+                .push(problem.code(Code::NO_FILE_MATCHES));
         }
     }
 }

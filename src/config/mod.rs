@@ -12,6 +12,7 @@ mod later;
 mod load;
 mod merge;
 mod parse;
+mod places;
 mod raw;
 mod schema;
 mod sections;
@@ -22,7 +23,9 @@ mod types;
 mod written;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+pub use self::places::{Places, Spot};
 pub use self::schema::schema;
 pub use self::test::Test;
 pub use self::types::{
@@ -90,12 +93,17 @@ fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
         (true, true) => check::Extent::Flawed,
         (true, false) => check::Extent::Whole,
     };
-    let config = check::check(&sections, &reading, extent);
+    let mut config = check::check(&sections, &reading, extent);
     problems.append(&mut reading.problems.borrow_mut());
     paths.append(&mut reading.files.borrow_mut());
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start, span.end)));
     // One value that is used at several places (by an alias) is wrong once.
     problems.dedup();
+    // Sections and readings point into them no more.
+    let roots = Arc::new(roots);
+    if let Some(config) = &mut config {
+        config.places = Places::new(Arc::clone(&roots));
+    }
     let mut loaded = Loaded {
         sources,
         problems,

@@ -25,7 +25,7 @@ fn read(text: &str) -> Config {
     loaded.config.unwrap_or_else(|| panic!("{said}"))
 }
 
-fn labels(steps: &[std::sync::Arc<Step>]) -> Vec<String> {
+fn labels(steps: &[Arc<Step>]) -> Vec<String> {
     steps
         .iter()
         .map(|step| format!("{} {}", step.id, step.label))
@@ -131,7 +131,7 @@ fn places_that_name_the_same_thing_share_it() {
     let public = config.listeners.first().expect("a listener");
     let orders = config.routes.first().expect("a route");
     let shared = public.middlewares.get(1).zip(orders.middlewares.first());
-    assert!(shared.is_some_and(|(a, b)| std::sync::Arc::ptr_eq(a, b)));
+    assert!(shared.is_some_and(|(a, b)| Arc::ptr_eq(a, b)));
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::places::Places;
 pub use super::raw::{After, Condition, Protocol, Workers};
 use super::test::Test;
 use crate::base::address::Address;
@@ -41,6 +42,8 @@ pub struct Config {
     pub upstreams: BTreeMap<Arc<str>, Upstream>,
     /// Requests and what should become of them.
     pub tests: Vec<Test>,
+    /// Where all of it is written.
+    pub places: Places,
 }
 
 impl Config {

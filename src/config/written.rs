@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::Loaded;
 use super::tree::{Kind, Node, Style};
@@ -13,7 +14,7 @@ use crate::base::source::Sources;
 /// The values that the files hold.
 #[derive(Debug, Default)]
 pub struct Written {
-    roots: Vec<Node>,
+    roots: Arc<Vec<Node>>,
 }
 
 /// Something that a configuration holds once.
@@ -48,7 +49,7 @@ pub enum Difference {
 }
 
 impl Written {
-    pub(super) fn new(roots: Vec<Node>) -> Self {
+    pub(super) fn new(roots: Arc<Vec<Node>>) -> Self {
         Self { roots }
     }
 
@@ -72,7 +73,7 @@ impl Written {
     /// Every item by its section and name.
     fn index(&self) -> HashMap<(&str, &str), &Node> {
         let mut index = HashMap::new();
-        for root in &self.roots {
+        for root in self.roots.iter() {
             let Kind::Map(sections) = &root.kind else {
                 continue;
             };

@@ -103,6 +103,8 @@ pub struct Turn {
     pub name: String,
     /// Its kind.
     pub kind: String,
+    /// What it looks at, in a few words: whose limit, which origin.
+    pub about: Option<String>,
     /// False if another has answered before it.
     pub ran: bool,
     /// What it changed of the request.

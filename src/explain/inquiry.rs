@@ -188,6 +188,7 @@ fn turn(of: &str, name: &str, kind: &str, step: Option<&Step>) -> Turn {
         of: of.to_owned(),
         name: name.to_owned(),
         kind: kind.to_owned(),
+        about: step.and_then(|step| step.about.clone()),
         ran: step.is_some(),
         changes: step.map(|step| step.changes.clone()).unwrap_or_default(),
         notes: step.map_or_else(Vec::new, |step| {

@@ -48,6 +48,8 @@ pub(crate) struct Step {
     /// Whose chain: 0 is the listener's, 1 the route's, 2 the backend's.
     pub chain: usize,
     pub label: Box<str>,
+    /// What it looks at, in a few words.
+    pub about: Option<String>,
     pub changes: Vec<Change>,
     pub notes: Vec<Cow<'static, str>>,
     /// Its answer, if it gave one.
@@ -142,6 +144,7 @@ impl Witness for Rc<Notebook> {
         self.seen.borrow_mut().steps.push(Step {
             chain: hook.chain,
             label: hook.label.into(),
+            about: hook.about.clone(),
             changes: changes(hook.before, hook.after),
             notes: hook.notes.to_vec(),
             answer: hook

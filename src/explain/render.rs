@@ -176,6 +176,9 @@ impl Page {
                 text = self.paint.dim(format!("{text} is not reached"));
             }
             self.line(word, &text);
+            if let Some(about) = &turn.about {
+                self.line("", &format!("  {about}"));
+            }
             self.changes(&turn.changes);
             for note in &turn.notes {
                 self.line("", &format!("  {note}"));

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Context, Hooks, Kind, Natives, Step};
-use crate::base::message::{Request, Response};
+use crate::base::message::{Request, RequestHead, Response};
 use crate::base::values::Size;
 use crate::telemetry::decision::Flag;
 
@@ -55,6 +55,10 @@ impl Hooks for BodyLimit {
             _ => request.body = std::mem::take(&mut request.body).limited(self.max),
         }
         Step::Next
+    }
+
+    fn about(&self, _: &RequestHead) -> Option<String> {
+        Some(format!("up to {} bytes", self.max))
     }
 }
 

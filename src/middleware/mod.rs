@@ -33,7 +33,7 @@ use serde::Deserialize;
 pub use self::chain::{Chain, Down, Outcome, Up};
 pub use self::native::Natives;
 use crate::base::caller::Caller;
-use crate::base::message::{Request, Response};
+use crate::base::message::{Request, RequestHead, Response};
 use crate::telemetry::decision::Decision;
 
 /// Makes of the list of kinds what names them: settings, middlewares, building, dispatch.
@@ -110,6 +110,11 @@ macro_rules! kinds {
                 match self {$( Self::$Type(middleware) => middleware.on_request(request, cx), )*}
             }
 
+            /// What it looks at in a request of that head, in a few words, for whoever asks why.
+            pub fn about(&self, head: &RequestHead) -> Option<String> {
+                match self {$( Self::$Type(middleware) => middleware.about(head), )*}
+            }
+
             /// What it does on the way up.
             pub fn on_response(&self, response: &mut Response, cx: &mut Context<'_>) -> Step<Response> {
                 match self {$( Self::$Type(middleware) => middleware.on_response(response, cx), )*}
@@ -163,6 +168,13 @@ pub trait Hooks: Send + Sync {
     /// It does not run for an answer that its own [`Hooks::on_request`] has made.
     fn on_response(&self, _response: &mut Response, _cx: &mut Context<'_>) -> Step<Response> {
         Step::Next
+    }
+
+    /// What it looks at in a request of that head, in a few words and without secrets, where that does
+    /// not show in what it changes. For `retort explain`; it is not called for requests that are
+    /// served.
+    fn about(&self, _head: &RequestHead) -> Option<String> {
+        None
     }
 }
 

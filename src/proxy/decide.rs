@@ -180,13 +180,14 @@ async fn down_watched(
         let Some(chain) = chain else {
             continue;
         };
-        for (at, (label, _)) in chain.iter().enumerate() {
+        for (at, (label, middleware)) in chain.iter().enumerate() {
             let (before, noted) = (request.head.copy(), exchange.decision.notes.len());
             let answer = chain.step_down(at, request, &mut exchange.hooks()).await;
             if let Some(witness) = &exchange.local.witness {
                 witness.passed(&Hook {
                     chain: place,
                     label,
+                    about: middleware.about(&before),
                     before: &before,
                     after: &request.head,
                     notes: exchange.decision.notes.get(noted..).unwrap_or_default(),

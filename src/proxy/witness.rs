@@ -45,6 +45,8 @@ pub(crate) struct Hook<'a> {
     pub chain: usize,
     /// Its name in the configuration, or its kind.
     pub label: &'a str,
+    /// What it looks at, in a few words.
+    pub about: Option<String>,
     /// The head that it saw.
     pub before: &'a RequestHead,
     /// The head that it left.

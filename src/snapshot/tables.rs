@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::base::code::Code;
 use crate::base::problem::{Problem, Span};
 use crate::config::{Config, Route};
 use crate::routing::{BuildError, Row, Shadow, Table};
@@ -125,6 +126,7 @@ fn shadow_warning(config: &Config, shadow: &Shadow) -> Option<Problem> {
     );
     Some(
         Problem::warning(place, message)
+            .code(Code::SHADOWED_MATCH)
             .related(by, "this match wins")
             .help("remove one of them, or add a condition that tells them apart"),
     )

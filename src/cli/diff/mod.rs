@@ -52,7 +52,12 @@ fn refuse(arguments: &Arguments, broken: &NotComparable) -> ExitCode {
     if arguments.json {
         print(&format!("{:#}\n", json::refused(broken)));
     } else {
-        for (file, Checked { sources, problems }) in all
+        for (
+            file,
+            Checked {
+                sources, problems, ..
+            },
+        ) in all
             .iter()
             .filter_map(|(file, of)| Some((file, of.as_ref()?)))
         {

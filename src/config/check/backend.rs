@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::House;
 use super::chain::Owner;
+use crate::base::code::Code;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::{Held, Within};
 use crate::config::raw::{self, NameOr};
@@ -86,7 +87,11 @@ fn several(
     if settled.iter().all(|backend| backend.weight == 0) {
         let message =
             format!("every weight of the route `{name}` is 0: its requests are answered 500");
-        house.report(Problem::warning(backends.span, message));
+        house.report(
+            Problem::warning(backends.span, message)
+                .code(Code::NO_WEIGHT)
+                .help("give one of them a weight of 1 or more, or remove the route"),
+        );
     }
     Some(settled)
 }

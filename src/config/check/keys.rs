@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::base::code::Code;
 use crate::base::key::KeySource;
 use crate::base::problem::{Problem, Spanned};
 use crate::config::de::Reading;
@@ -43,6 +44,7 @@ fn check_route(route: &Route, name: &str, upstream: &Upstream, reading: &Reading
         );
         reading.report(
             Problem::warning(without.span, message)
+                .code(Code::BALANCE_WITHOUT_KEY)
                 .related(upstream.span, "the upstream")
                 .help(format!(
                     "write `{{{param}}}` in its `path`, or balance by something else"

@@ -20,10 +20,12 @@ use serde::de::DeserializeOwned;
 use self::chain::Chains;
 use self::names::Names;
 use super::de::{Held, Reading, Within};
+use super::places::Places;
 use super::raw::{self, ItemName};
 use super::sections::{Listed, Named, Sections};
 use super::tree::Node;
 use super::types::{Admin, Config, Handler, Runtime, Telemetry, Upstream};
+use crate::base::code::Code;
 use crate::base::problem::Problem;
 use crate::{handler, upstream};
 
@@ -96,6 +98,7 @@ pub(super) fn check(
             .collect(),
         upstreams,
         tests,
+        places: Places::default(),
     })
 }
 
@@ -216,10 +219,8 @@ impl<'a> House<'a> {
             }
         }
         if self.everywhere.is_empty() && !routes.is_empty() {
-            self.report(Problem::warning(
-                None,
-                "there are no listeners: no client can connect",
-            ));
+            let message = "there are no listeners: no client can connect";
+            self.report(Problem::warning(None, message).code(Code::NO_LISTENERS));
         }
         for (name, span) in self.listener_names.iter() {
             let number = self.numbers.get(name).copied();
@@ -227,7 +228,11 @@ impl<'a> House<'a> {
                 let message = format!(
                     "no route is for the listener `{name}`: it answers 404 to every request"
                 );
-                self.report(Problem::warning(span, message));
+                self.report(
+                    Problem::warning(span, message)
+                        .code(Code::LISTENER_WITHOUT_ROUTES)
+                        .help("name it in the `listeners` of a route, or remove it"),
+                );
             }
         }
     }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::Extent;
+use crate::base::code::Code;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::Reading;
 use crate::config::suggest;
@@ -116,7 +117,11 @@ impl<'a> Names<'a> {
         for (name, declared) in &self.declared {
             if !declared.is_used.get() {
                 let message = format!("the {} `{name}` is not used", self.noun);
-                reading.report(Problem::warning(declared.span, message));
+                reading.report(
+                    Problem::warning(declared.span, message)
+                        .code(Code::UNUSED)
+                        .help("remove it, or name it where it is meant to be used"),
+                );
             }
         }
     }

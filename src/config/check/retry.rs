@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::House;
+use crate::base::code::Code;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::raw;
 use crate::config::types::{Backend, Hedge, Retry, Target};
@@ -77,7 +78,11 @@ pub(super) fn check_used(sections: [(&str, Option<Span>); 2], to: &[Backend], ho
     for (key, span) in sections {
         if let Some(span) = span {
             let message = format!("`{key}` is for upstreams, and this route sends to none");
-            house.report(Problem::warning(span, message));
+            house.report(
+                Problem::warning(span, message)
+                    .code(Code::NOTHING_TO_RETRY)
+                    .help("remove it"),
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::chain::Owner;
 use super::{House, backend, combine, retry as again};
+use crate::base::code::Code;
 use crate::base::key::KeySource;
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::de::Held;
@@ -111,6 +112,7 @@ fn check_split(
         let message = "the route has only one backend: there is nothing to split";
         house.report(
             Problem::warning(split_by.span, message)
+                .code(Code::SPLIT_OF_ONE)
                 .help("write `backends` with two or more, or remove `split_by`"),
         );
     }
@@ -160,7 +162,10 @@ fn settle_timeouts(timeouts: &raw::Timeouts, house: &House<'_>) -> Timeouts {
         let message =
             "an attempt may take longer than the whole request, so this never takes effect";
         house.report(
-            Problem::warning(attempt.span, message).related(request.span, "the whole request"),
+            Problem::warning(attempt.span, message)
+                .code(Code::ATTEMPT_OUTLASTS_REQUEST)
+                .related(request.span, "the whole request")
+                .help("write less than `request`, or leave `attempt` out"),
         );
     }
     Timeouts {

@@ -91,6 +91,18 @@ impl Hooks for Cors {
         }
         Step::Next
     }
+
+    fn about(&self, head: &RequestHead) -> Option<String> {
+        let Some(origin) = head.headers.get(header::ORIGIN) else {
+            return Some("no `origin`: not asked by another site".to_owned());
+        };
+        let verdict = match self.grant(origin) {
+            Some(_) => "let in",
+            None => "not let in",
+        };
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        Some(format!("origin {origin} is {verdict}"))
+    }
 }
 
 impl Cors {

@@ -1,9 +1,11 @@
 //! Buckets: one number each, and a bounded table of them.
 
+use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use crate::base::values::Period;
 use crate::middleware::Effects;
@@ -37,6 +39,18 @@ impl Limit {
             _ => Err(
                 "a used up `burst` would need more than a year to come back: lower it or shorten `per`",
             ),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let every = Duration::from_nanos(self.interval);
+        let burst = self.window / self.interval.max(1);
+        write!(f, "one every {}", humantime::format_duration(every))?;
+        match burst {
+            0 | 1 => Ok(()),
+            _ => write!(f, ", {burst} at once"),
         }
     }
 }
@@ -182,8 +196,8 @@ impl Set {
     }
 }
 
-impl std::fmt::Debug for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Table({} sets)", self.count)
     }
 }

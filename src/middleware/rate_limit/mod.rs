@@ -22,7 +22,7 @@ use serde::de::{self, Deserialize, Deserializer};
 use self::buckets::{Bucket, Limit, Table};
 use super::{Context, Hooks, Kind, Natives, Step, written_as};
 use crate::base::clock;
-use crate::base::message::{Request, Response};
+use crate::base::message::{Request, RequestHead, Response};
 use crate::base::values::{Name, Period};
 use crate::telemetry::decision::Flag;
 
@@ -227,6 +227,23 @@ impl Hooks for RateLimit {
                 Step::answer(refusal.with_header(header::RETRY_AFTER, seconds))
             }
         }
+    }
+
+    fn about(&self, head: &RequestHead) -> Option<String> {
+        let whose = match &self.buckets {
+            Buckets::One(_) => "all requests of this place together".to_owned(),
+            Buckets::ByClientIp(_) => match network(head.client.ip) {
+                Some(ip) => format!("client_ip {ip}"),
+                None => "clients without an address".to_owned(),
+            },
+            // The value may be a secret.
+            Buckets::ByHeader(name, _) if head.headers.contains(name) => {
+                format!("this value of `{name}`")
+            }
+            Buckets::ByHeader(name, _) => format!("requests without `{name}`"),
+        };
+        let dry = if self.dry_run { ", only noted" } else { "" };
+        Some(format!("{} for {whose}{dry}", self.limit))
     }
 }
 
