@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retort::Source;
 use retort::base::report::{self, Style};
 use retort::config;
 
@@ -90,5 +91,14 @@ fn the_examples_can_be_used() {
         let loaded = config::load(&path, &env);
         let said = report::render(&loaded.problems, &loaded.sources, Style::Plain);
         assert!(loaded.config.is_some(), "{said}");
+        let source = Source::File(path);
+        let checked = retort::app::check(&source);
+        let said = report::render(&checked.problems, &checked.sources, Style::Plain);
+        assert!(checked.problems.is_empty(), "{said}");
+        let tested = retort::app::test(&source, "").expect("it can be used");
+        for one in tested.report.verdicts {
+            let said = report::render(&one.problems, &tested.sources, Style::Plain);
+            assert!(one.passes(), "{}: {said}", one.name);
+        }
     }
 }

@@ -11,7 +11,8 @@ use crate::base::report::{self, Style};
 use crate::base::source::Sources;
 use crate::config::{Config, Loaded};
 use crate::explain::world::NoWorld;
-use crate::snapshot::{self, Builder, Built, NotBuilt};
+use crate::lint;
+use crate::snapshot::{Builder, Built, NotBuilt};
 
 /// A configuration that cannot be used, as its author reads it.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +57,7 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
                 config.reach_from_memory();
             }
             match builder.build(&config) {
-                Ok(built) => Ok(candidate(config, built, problems)),
+                Ok(built) => Ok(candidate(config, built, problems, &sources)),
                 Err(NotBuilt(errors)) => Err(rejected(&sources, &errors)),
             }
         }
@@ -69,12 +70,17 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
     }
 }
 
-fn candidate(config: Config, built: Built, mut warnings: Vec<Problem>) -> Candidate {
-    warnings.extend(snapshot::shadowed(&config));
+fn candidate(
+    config: Config,
+    built: Built,
+    mut warnings: Vec<Problem>,
+    sources: &Sources,
+) -> Candidate {
+    warnings.extend(lint::lint(&config));
     Candidate {
         config,
         built,
-        warnings,
+        warnings: lint::sift(warnings, sources).problems,
     }
 }
 
@@ -103,6 +109,7 @@ pub(crate) fn log_warnings(warnings: &[Problem], sources: &Sources) {
     for warning in warnings {
         let place = warning.span.map(|span| sources.place(span));
         let place = place.unwrap_or_default();
-        tracing::warn!(%place, "{}", warning.message);
+        let code = warning.code.map(tracing::field::display);
+        tracing::warn!(%place, code, "{}", warning.message);
     }
 }

@@ -38,3 +38,4 @@ mod upstream_faults;
 mod upstream_limits;
 mod upstreams;
 mod websocket;
+mod why;
