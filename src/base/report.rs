@@ -91,10 +91,10 @@ fn severity(severity: Severity) -> &'static str {
 }
 
 fn one(problem: &Problem, sources: &Sources, renderer: &Renderer) -> String {
-    let mut word = severity(problem.severity).to_owned();
-    if let Some(code) = problem.code {
-        word += &format!("[{code}]");
-    }
+    let word = match problem.code {
+        Some(code) => format!("{}[{code}]", severity(problem.severity)),
+        None => severity(problem.severity).to_owned(),
+    };
     let name = match problem.span {
         Some(span) => format!("{}: {word}", sources.place(span)),
         None => word,

@@ -100,7 +100,7 @@ fn finish(files: load::Files, env: &dyn Fn(&str) -> Option<String>) -> Loaded {
     // One value that is used at several places (by an alias) is wrong once.
     problems.dedup();
     // Sections and readings point into them no more.
-    let roots = Arc::new(roots);
+    let roots: Arc<[_]> = Arc::from(roots);
     if let Some(config) = &mut config {
         config.places = Places::new(Arc::clone(&roots));
     }

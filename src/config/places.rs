@@ -11,14 +11,14 @@ use crate::base::problem::Span;
 
 /// The files' contents, as values that know where they stand.
 #[derive(Default)]
-pub struct Places(Arc<Vec<Node>>);
+pub struct Places(Arc<[Node]>);
 
 /// One value.
 #[derive(Clone, Copy)]
 pub struct Spot<'c>(&'c Node);
 
 impl Places {
-    pub(super) fn new(roots: Arc<Vec<Node>>) -> Self {
+    pub(super) fn new(roots: Arc<[Node]>) -> Self {
         Self(roots)
     }
 

@@ -14,7 +14,7 @@ use crate::base::source::Sources;
 /// The values that the files hold.
 #[derive(Debug, Default)]
 pub struct Written {
-    roots: Arc<Vec<Node>>,
+    roots: Arc<[Node]>,
 }
 
 /// Something that a configuration holds once.
@@ -49,7 +49,7 @@ pub enum Difference {
 }
 
 impl Written {
-    pub(super) fn new(roots: Arc<Vec<Node>>) -> Self {
+    pub(super) fn new(roots: Arc<[Node]>) -> Self {
         Self { roots }
     }
 

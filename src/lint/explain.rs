@@ -162,8 +162,9 @@ impl Explanation {
     /// For a terminal.
     pub fn page(&self) -> String {
         let indented = |text: &str| {
-            text.lines()
-                .map(|line| format!("    {line}\n"))
+            let lines = text.lines();
+            lines
+                .flat_map(|line| ["    ", line, "\n"])
                 .collect::<String>()
         };
         format!(

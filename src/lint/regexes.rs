@@ -119,7 +119,7 @@ fn template(pattern: &str) -> Option<String> {
         path.push('/');
         let known = SEGMENTS.iter().find(|(known, _)| *known == segment);
         match (segment, known) {
-            ("\u{1}", _) => path += &format!("{{{}}}", names.next()?),
+            ("\u{1}", _) => path.extend(["{", &names.next()?, "}"]),
             (_, Some((_, converter))) => {
                 let name = names.next()?;
                 path += &converter.replacen('{', &format!("{{{name}"), 1);

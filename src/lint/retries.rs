@@ -27,7 +27,7 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
 }
 
 /// True if it can only happen to a request that may have run.
-fn means_it_ran(condition: &Condition) -> bool {
+fn means_it_ran(condition: Condition) -> bool {
     matches!(
         condition,
         Condition::Status(_) | Condition::Class(_) | Condition::Grpc(_) | Condition::Timeout
@@ -38,7 +38,7 @@ fn never(route: &Route, retry: &Retry, item: Item<'_>) -> Option<Problem> {
     if retry.attempts < 2
         || retry.idempotent
         || !is_once_only(route)
-        || !retry.on.iter().all(means_it_ran)
+        || !retry.on.iter().copied().all(means_it_ran)
     {
         return None;
     }
