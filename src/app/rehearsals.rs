@@ -399,4 +399,81 @@ proptest! {
             prop_assert_eq!(rehearsed, live, "{:?} of\n{}", asking, yaml);
         }
     }
+
+    #[test]
+    fn a_test_passes_where_it_expects_what_the_gateway_does_and_fails_elsewhere(
+        routes in proptest::collection::vec(route(), 1..5),
+        trusts in any::<bool>(),
+        asks in proptest::collection::vec(asking(), 1..8),
+        spoilt in any::<Index>(),
+        name in any::<Index>(),
+    ) {
+        let log = std::env::temp_dir().join(format!("retort-tests-{}-{}.log", std::process::id(), name.index(1 << 30)));
+        let printer = Printer::start();
+        let yaml = yaml(&routes, &[], trusts, printer.address, &log.display().to_string());
+        let live = live(&yaml, &log, &printer, &asks);
+        std::fs::remove_file(&log).expect("the log was there");
+        let steps: Vec<String> = asks.iter().zip(&live).map(|(asking, live)| step(asking, live, 0)).collect();
+        prop_assert!(passes(&yaml, &steps), "{}\n{}", yaml, steps.join("\n"));
+        let mut wrong = steps;
+        let at = spoilt.index(wrong.len());
+        wrong[at] = step(&asks[at], &live[at], 1);
+        prop_assert!(!passes(&yaml, &wrong), "{}\n{}", yaml, wrong.join("\n"));
+    }
+}
+
+/// A step of a test that expects what the gateway did, but for a status that is off by so much.
+fn step(asking: &Asking, live: &Outcome, off: u16) -> String {
+    let (hosts, fields): (Vec<_>, Vec<_>) =
+        asking.fields.iter().partition(|(name, _)| *name == "host");
+    let host = hosts.first().map_or("localhost", |(_, host)| host);
+    let mut headers: Vec<(&str, Vec<&str>)> = Vec::new();
+    for (name, value) in fields {
+        match headers.iter_mut().find(|(known, _)| **known == *name) {
+            Some((_, values)) => values.push(value),
+            None => headers.push((name, vec![value])),
+        }
+    }
+    let headers: Vec<String> = headers
+        .iter()
+        .map(|(name, values)| format!("{name}: {values:?}"))
+        .collect();
+    let name = |name: &Option<String>| name.clone().unwrap_or_else(|| "none".to_owned());
+    let mut expect = format!(
+        "status: {}, route: {}, upstream: {}, flag: {}",
+        live.status + off,
+        name(&live.route),
+        name(&live.upstream),
+        name(&live.flag)
+    );
+    // The head's first line, of those that an endpoint has got.
+    if let Some(mut words) = live.heads.last().map(|head| head.split(' ')) {
+        let (method, path) = (
+            words.next().expect("a method"),
+            words.next().expect("a path"),
+        );
+        let path = format!("{path:?}");
+        expect.extend([", sent: {method: ", method, ", path: ", &path, "}"]);
+    }
+    format!(
+        "      - {{request: {{method: {}, url: {:?}, headers: {{{}}}}}, expect: {{{expect}}}}}",
+        asking.method,
+        format!("http://{host}{}", asking.target),
+        headers.join(", ")
+    )
+}
+
+/// Whether a test of those steps passes, with the endpoints that the gateway had.
+fn passes(yaml: &str, steps: &[String]) -> bool {
+    let yaml = format!(
+        "{yaml}tests:\n  - name: what the gateway did\n    given: {{dead: refused, up: {{body: ok}}}}\n    steps:\n{}\n",
+        steps.join("\n")
+    );
+    let tested = crate::app::test(&Source::text("tests.yaml", &yaml), "");
+    let tested = tested.unwrap_or_else(|why| panic!("{why}\n{yaml}"));
+    tested
+        .report
+        .verdicts
+        .iter()
+        .all(crate::explain::trial::Verdict::passes)
 }

@@ -48,3 +48,10 @@ impl Paint {
         }
     }
 }
+
+/// Text that moves no cursor: control characters are of no use to a reader and may be meant to fool a
+/// terminal.
+pub fn harmless(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(plain).collect()
+}

@@ -6,6 +6,7 @@
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use serde_json::{Value, json};
 
+use super::paint;
 use super::problem::{Problem, Severity, Span};
 use super::source::{Source, Sources};
 
@@ -203,13 +204,9 @@ fn mark<'a>(
         .label(label.map(shorten))
 }
 
-/// Control characters are of no use in a message and may be meant to fool a terminal.
 fn shorten(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .take(LONGEST)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect();
+    let short: String = text.chars().take(LONGEST).collect();
+    let mut short = paint::harmless(&short);
     if text.chars().nth(LONGEST).is_some() {
         short.push('…');
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
-use crate::base::paint::Paint;
+use crate::base::paint::{Paint, harmless};
 use crate::base::report::Style;
 use crate::cli::live::{Admin, Failed};
 use crate::cli::output::{print, style};
@@ -53,12 +53,13 @@ pub(crate) fn why(arguments: &Arguments) -> ExitCode {
     if arguments.json {
         return print(&format!("{document:#}\n"));
     }
-    let Found { decisions } = match serde_json::from_value::<Found>(document) {
+    let Found { mut decisions } = match serde_json::from_value::<Found>(document) {
         Ok(found) => found,
         Err(error) => {
             return Failed::Refused(format!("the gateway is of another version: {error}")).tell();
         }
     };
+    decisions.iter_mut().for_each(disarm);
     let style = style(&std::io::stdout());
     let text = match arguments.id {
         Some(_) => decisions
@@ -98,6 +99,20 @@ fn encoded(text: &str) -> String {
         _ => format!("%{byte:02X}"),
     };
     text.bytes().map(byte).collect()
+}
+
+/// Takes out what clients may have written to fool a terminal.
+fn disarm(record: &mut Record) {
+    let texts = [
+        &mut record.request_id,
+        &mut record.method,
+        &mut record.host,
+        &mut record.target,
+        &mut record.detail,
+    ];
+    for text in texts.into_iter().chain(&mut record.notes) {
+        *text = harmless(text);
+    }
 }
 
 /// Everything about one request.

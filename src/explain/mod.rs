@@ -13,6 +13,7 @@ mod inquiry;
 pub(crate) mod notebook;
 mod render;
 pub(crate) mod stage;
+mod stand_ins;
 pub mod trial;
 pub(crate) mod world;
 

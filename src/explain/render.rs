@@ -322,3 +322,60 @@ impl Page {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::base::report::Style;
+    use crate::explain::asked::Asked;
+    use crate::explain::world::World;
+
+    const CONFIG: &str = r#"
+listeners: [{name: web, address: "127.0.0.1:8080"}]
+routes:
+  - {name: a, match: {path: /a}, middlewares: [{rate_limit: {requests: 1, per: 1h}}, {set_headers: {request: {set: {x-a: b}}}}], upstream: up}
+  - {name: b, match: {path: /a, method: POST, headers: {x-b: "1"}}, upstream: up}
+upstreams: {up: {endpoints: ["127.0.0.1:1"]}}
+"#;
+
+    fn rendered(world: &World, style: Style) -> String {
+        let asked = Asked::from_arguments(&["/a".to_owned()], &[], None).expect("a request");
+        let explanation = super::super::explain(world, asked, None).expect("an explanation");
+        super::render("GET /a", &explanation, style)
+    }
+
+    fn world() -> World {
+        let loaded = crate::config::parse("test.yaml", CONFIG, &|_| None);
+        World::apart(&loaded.config.expect("a configuration")).expect("a world")
+    }
+
+    #[test]
+    fn colours_are_for_terminals_and_change_no_word() {
+        let coloured = rendered(&world(), Style::Coloured);
+        let plain = rendered(&world(), Style::Plain);
+        assert!(!plain.contains('\x1b'), "{plain}");
+        assert!(coloured.contains("\x1b[32m200\x1b[0m"), "{coloured}");
+        let mut bare = String::new();
+        for (number, part) in coloured.split('\x1b').enumerate() {
+            let text = part.split_once('m').filter(|_| number > 0);
+            bare += text.map_or(part, |(_, text)| text);
+        }
+        assert_eq!(bare, plain);
+    }
+
+    #[test]
+    fn a_middleware_that_answers_hides_those_behind_it() {
+        let world = world();
+        let _first = rendered(&world, Style::Plain);
+        let second = rendered(&world, Style::Plain);
+        for line in [
+            "GET /a → route a → middleware rate_limit → 429 RL",
+            "precedence  ✗ b: POST literal /a, header `x-b` = \"1\", lost on method",
+            "middlewares rate_limit (of the route) answers 429",
+            "            set_headers (of the route) is not reached",
+            "because     a rate limit is used up: `rate_limit` by route is used up",
+        ] {
+            assert!(second.contains(line), "{line} is not in\n{second}");
+        }
+        assert!(!second.contains("sent "), "{second}");
+    }
+}

@@ -16,9 +16,9 @@ use crate::base::pressure::Gauge;
 use crate::config::Config;
 use crate::explain::notebook::{Handlers, Notebook, Seen};
 use crate::explain::stage::{Received, Stage};
-use crate::handler::Registry;
+use crate::explain::stand_ins;
 use crate::handler::blocking::Pool;
-use crate::middleware::{Effects, Natives};
+use crate::middleware::Effects;
 use crate::proxy::{self, Local, Origin};
 use crate::snapshot::publish::Reader;
 use crate::snapshot::{Builder, NotBuilt, Snapshot};
@@ -79,7 +79,8 @@ impl World {
         fastrand::seed(SEED);
         let built = runtime.block_on(async {
             let metrics = Metrics::new(1);
-            let builder = Builder::new(Registry::new(), Natives::default(), metrics);
+            let (handlers, natives) = stand_ins::of(config);
+            let builder = Builder::new(handlers, natives, metrics);
             let mut builder = builder.for_rehearsal();
             let built = builder.build(config)?;
             Ok(Arc::new(builder.keep(built)))

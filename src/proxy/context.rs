@@ -7,10 +7,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::PathAndQuery;
 use http::{Method, StatusCode, Version};
 
 use crate::base::body::Progress;
@@ -20,6 +19,7 @@ use crate::handler::Handler;
 use crate::middleware;
 use crate::proxy::admit::{self, Hop, Wish};
 use crate::proxy::failure::{self, Failure};
+use crate::proxy::record::{Asking, exhausted};
 use crate::proxy::reply::Limits;
 use crate::proxy::upgrade::Switch;
 use crate::proxy::{Entered, Local};
@@ -28,7 +28,6 @@ use crate::snapshot::{Listener, To};
 use crate::telemetry::access_log::{Entry, Try};
 use crate::telemetry::decision::{Attempt, Decision, Flag};
 use crate::telemetry::metrics::{self, HandlerSeries, RouteSeries, Sample};
-use crate::telemetry::recent::{self, Record};
 use crate::upstream::Members;
 use crate::upstream::limits::Permit;
 
@@ -73,19 +72,12 @@ pub(crate) struct Exchange {
     pub sent: u64,
     /// Bytes of the request's body, where it has one.
     pub received: Option<Arc<Progress>>,
-    status: StatusCode,
+    pub(super) status: StatusCode,
     /// There was no head: method and path are not known.
-    headless: bool,
-    /// What whoever asks why is told of the head; shares its memory, so that it costs no copy.
-    asked: Option<Asking>,
+    pub(super) headless: bool,
+    /// What whoever asks why is told of the head.
+    pub(super) asked: Option<Asking>,
     log: Option<Box<Said>>,
-}
-
-/// What a record says of a head that has moved on since, without a copy of it.
-struct Asking {
-    target: Option<PathAndQuery>,
-    host: Option<HeaderValue>,
-    request_id: Option<HeaderValue>,
 }
 
 /// Whom a request was sent to: a place among the route's backends, and what that is.
@@ -233,10 +225,8 @@ impl Exchange {
         }
         if let Some(attempts) = self.exhausted {
             // Only now: the answer is the upstream's own, which nobody here was to put into words.
-            self.decision.fail(
-                Flag::RetriesExhausted,
-                format!("none of {attempts} attempts succeeded; the last answer was passed on"),
-            );
+            let detail = exhausted(attempts);
+            self.decision.fail(Flag::RetriesExhausted, detail);
         }
         let took = now.saturating_duration_since(self.started);
         let to_head = self
@@ -303,7 +293,7 @@ impl Exchange {
         }
     }
 
-    fn handler(&self) -> Option<(&Arc<Handler>, &Arc<HandlerSeries>)> {
+    pub(super) fn handler(&self) -> Option<(&Arc<Handler>, &Arc<HandlerSeries>)> {
         let (Some(Asked::Handler(place)), Some(route)) = (self.backend, self.route) else {
             return None;
         };
@@ -366,105 +356,6 @@ impl Exchange {
     }
 }
 
-impl Exchange {
-    /// What is known of the request, for people.
-    #[cold]
-    pub(crate) fn record(&self, took: Duration) -> Record {
-        let snapshot = &self.view.snapshot;
-        let decision = &self.decision;
-        let text = |value: Option<&HeaderValue>| {
-            let bytes = value.map(HeaderValue::as_bytes).unwrap_or_default();
-            String::from_utf8_lossy(bytes).into_owned()
-        };
-        let asked = self.asked.as_ref();
-        let id = decision.request_id.as_ref();
-        let id = id.or(asked.and_then(|asked| asked.request_id.as_ref()));
-        let upstream = match self.backend {
-            Some(Asked::Upstream(place)) => Some(&snapshot.upstream(place).upstream),
-            _ => None,
-        };
-        let members = upstream.map(|upstream| upstream.members());
-        let attempt = |attempt: &Attempt| recent::Try {
-            endpoint: label(attempt, members.as_deref())
-                .unwrap_or_default()
-                .to_owned(),
-            duration_ms: Record::millis(attempt.took),
-            status: attempt.status,
-            flag: attempt.flag.map(Flag::code).unwrap_or_default().to_owned(),
-        };
-        let started_at = SystemTime::now().checked_sub(clock::since(self.started));
-        let started_at = started_at.unwrap_or(SystemTime::UNIX_EPOCH);
-        Record {
-            request_id: match id {
-                Some(id) => text(Some(id)),
-                None => self.local.own_id(),
-            },
-            started_at: humantime::format_rfc3339_millis(started_at).to_string(),
-            duration_ms: Record::millis(took),
-            backend_ms: Record::millis(self.waited),
-            revision: snapshot.revision,
-            listener: self.listener().name.to_string(),
-            client: self
-                .origin
-                .peer
-                .map(|peer| peer.to_string())
-                .unwrap_or_default(),
-            method: if self.headless {
-                "-".to_owned()
-            } else {
-                self.method.to_string()
-            },
-            host: text(asked.and_then(|asked| asked.host.as_ref())),
-            target: match asked.and_then(|asked| asked.target.as_ref()) {
-                Some(target) => target.to_string(),
-                None => "-".to_owned(),
-            },
-            protocol: format!("{:?}", self.version),
-            route: self
-                .route
-                .map(|route| snapshot.route(route).name.to_string())
-                .unwrap_or_default(),
-            middleware: decision.middleware.unwrap_or_default().to_owned(),
-            notes: decision.notes.iter().map(ToString::to_string).collect(),
-            upstream: upstream
-                .map(|upstream| upstream.name().to_owned())
-                .unwrap_or_default(),
-            handler: self
-                .handler()
-                .map(|(handler, _)| handler.name().to_owned())
-                .unwrap_or_default(),
-            attempts: decision.attempts.iter().map(attempt).collect(),
-            status: self.status.as_u16(),
-            flag: decision.flag.map(Flag::code).unwrap_or_default().to_owned(),
-            meaning: decision.flag.map(Flag::text).unwrap_or_default().to_owned(),
-            detail: decision.detail.as_deref().unwrap_or_default().to_owned(),
-            bytes_in: self
-                .received
-                .as_ref()
-                .map_or(0, |progress| progress.bytes()),
-            bytes_out: self.sent,
-        }
-    }
-
-    /// True for a client whose answers tell what was decided.
-    pub(crate) fn tells_client(&self) -> bool {
-        let told = &self.view.snapshot.decisions.header_for;
-        let peer = self.origin.peer.map(|peer| peer.ip().to_canonical());
-        !told.is_empty() && peer.is_some_and(|peer| told.iter().any(|net| net.0.contains(&peer)))
-    }
-}
-
-impl Asking {
-    fn of(head: &RequestHead) -> Self {
-        let header = |name: &HeaderName| head.headers.get(name).cloned();
-        Self {
-            target: head.uri().path_and_query().cloned(),
-            host: header(&header::HOST),
-            request_id: header(&X_REQUEST_ID),
-        }
-    }
-}
-
 /// The attempts one by one, where there are several: a single one says no more than its request.
 fn tries<'a>(attempts: &[Attempt], members: Option<&'a Members>) -> Vec<Try<'a>> {
     if attempts.len() < 2 {
@@ -479,7 +370,7 @@ fn tries<'a>(attempts: &[Attempt], members: Option<&'a Members>) -> Vec<Try<'a>>
     attempts.iter().map(one).collect()
 }
 
-fn label<'a>(attempt: &Attempt, members: Option<&'a Members>) -> Option<&'a str> {
+pub(super) fn label<'a>(attempt: &Attempt, members: Option<&'a Members>) -> Option<&'a str> {
     let member = members?.get(attempt.endpoint)?;
     Some(&member.endpoint.label)
 }
@@ -499,7 +390,7 @@ impl Said {
     }
 }
 
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Drop for Exchange {
     fn drop(&mut self) {

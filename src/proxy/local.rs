@@ -164,6 +164,9 @@ impl Local {
         self.sweep.tick(now);
         let view = self.reader.view();
         let reloaded = self.revision.replace(view.snapshot.revision) != view.snapshot.revision;
+        if reloaded && self.witness.is_none() {
+            self.recent.trim(self.id, view.snapshot.decisions.recent);
+        }
         if reloaded || self.draining() {
             // Connections of listeners that are gone, or no longer accept, shall see it.
             self.sweep.wake_all();

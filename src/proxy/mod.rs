@@ -16,6 +16,7 @@ mod inform;
 mod local;
 mod mirror;
 mod present;
+mod record;
 mod reply;
 pub(crate) mod retry;
 mod upgrade;
@@ -136,6 +137,6 @@ mod tests {
         let size = size(serve);
         assert!(size <= 1600, "{size}");
         let exchange = size_of::<Exchange>();
-        assert!(exchange <= 560, "{exchange}");
+        assert!(exchange <= 480, "{exchange}");
     }
 }

@@ -14,6 +14,7 @@ use crate::base::clock::{self, Timeout};
 use crate::base::message::{Response, ResponseHead};
 use crate::proxy::context::Exchange;
 use crate::proxy::failure::{self, Failure};
+use crate::proxy::record::Told;
 use crate::telemetry::decision::Flag;
 
 static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -52,8 +53,8 @@ pub(crate) fn finish(
         put_in_words(&exchange, &mut response);
     }
     exchange.answered(response.head.status);
-    if exchange.tells_client() {
-        tell(&exchange, &mut response.head);
+    if let Some(told) = exchange.told() {
+        tell(told, &mut response.head);
     }
     if let Some(switch) = exchange.switch.take() {
         switch.start(exchange);
@@ -82,11 +83,11 @@ pub(crate) fn finish(
 /// The header by which chosen clients are told what was decided.
 static X_RETORT_DECISION: HeaderName = HeaderName::from_static("x-retort-decision");
 
-/// Tells what was decided so far.
+/// Tells what was decided so far. What gateways behind us tell is for us alone.
 #[cold]
-fn tell(exchange: &Exchange, head: &mut ResponseHead) {
-    let took = clock::since(exchange.started);
-    if let Some(line) = exchange.record(took).line() {
+fn tell(Told(line): Told, head: &mut ResponseHead) {
+    head.headers.remove(&X_RETORT_DECISION);
+    if let Some(line) = line {
         head.headers.set(X_RETORT_DECISION.clone(), line);
     }
 }

@@ -15,7 +15,10 @@ use crate::base::cidr::Cidr;
 use crate::base::values::Period;
 
 /// The longest text of a record, in bytes; what is longer is cut.
-const TEXT: usize = 512;
+pub const TEXT: usize = 512;
+
+/// The longest value of the header that tells of a decision, in bytes.
+const LINE: usize = 1024;
 
 /// The most notes and attempts of a record.
 const LIST: usize = 16;
@@ -152,20 +155,28 @@ impl Record {
     /// fields (RFC 9651).
     pub fn line(&self) -> Option<HeaderValue> {
         let mut line = format!("status={}", self.status);
+        // What does not fit is left out whole: half a string is no structured field.
+        let mut add = |key: &str, value: &str| {
+            if line.len() + key.len() + value.len() + 3 <= LINE {
+                line.extend([", ", key, "=", value]);
+            }
+        };
         let texts = [
             ("route", &self.route),
             ("upstream", &self.upstream),
             ("handler", &self.handler),
             ("middleware", &self.middleware),
             ("flag", &self.flag),
-            ("detail", &self.detail),
         ];
         for (key, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
-            line.extend([", ", key, "=", &quoted(text)]);
+            add(key, &quoted(text));
         }
         if let Some(last) = self.attempts.last() {
-            line.extend([", endpoint=", &quoted(&last.endpoint)]);
-            line.extend([", attempts=", &self.attempts.len().to_string()]);
+            add("endpoint", &quoted(&last.endpoint));
+            add("attempts", &self.attempts.len().to_string());
+        }
+        if !self.detail.is_empty() {
+            add("detail", &quoted(&self.detail));
         }
         HeaderValue::try_from(line).ok()
     }
@@ -226,14 +237,20 @@ impl Recent {
         let Some(ring) = self.0.get(worker) else {
             return;
         };
+        let record = Arc::new(record.bounded());
         // The worker's own lock: only operators who ask contend for it, for moments.
         let mut ring = lock(ring);
-        let room = room as usize;
-        while ring.len() >= room.max(1) {
-            ring.pop_front();
-        }
-        if room > 0 {
-            ring.push_back(Arc::new(record.bounded()));
+        ring.push_back(record);
+        let over = ring.len().saturating_sub(room as usize);
+        ring.drain(..over);
+    }
+
+    /// Lets go of what is more than `room` in the ring of a worker.
+    pub fn trim(&self, worker: usize, room: u32) {
+        if let Some(ring) = self.0.get(worker) {
+            let mut ring = lock(ring);
+            let over = ring.len().saturating_sub(room as usize);
+            ring.drain(..over);
         }
     }
 
@@ -241,9 +258,10 @@ impl Recent {
     pub fn find(&self, filter: &Filter) -> Vec<Arc<Record>> {
         let mut found = Vec::new();
         for ring in &self.0 {
-            let ring = lock(ring);
-            let its = ring.iter().rev().filter(|record| filter.takes(record));
-            found.extend(its.take(filter.limit).cloned());
+            // Only counts of references under the lock: its worker may wait for it.
+            let all: Vec<_> = lock(ring).iter().rev().cloned().collect();
+            let its = all.into_iter().filter(|record| filter.takes(record));
+            found.extend(its.take(filter.limit));
         }
         found.sort_by(|a: &Arc<Record>, b| b.started_at.cmp(&a.started_at));
         found.truncate(filter.limit);
@@ -295,7 +313,7 @@ mod tests {
             ..all(9)
         };
         assert_eq!(ids(&one), ["b"]);
-        recent.keep(1, record("e", "5"), 0);
+        recent.trim(1, 0);
         assert_eq!(ids(&all(9)), ["d", "c"]);
     }
 
@@ -325,5 +343,11 @@ mod tests {
             record.line().expect("a value"),
             r#"status=503, route="orders", flag="UF", detail="connection refused by \"x\\y\"??""#
         );
+        let long = Record {
+            detail: "\\".repeat(9 * TEXT),
+            ..record
+        };
+        let line = long.line().expect("a value");
+        assert_eq!(line, r#"status=503, route="orders", flag="UF""#);
     }
 }

@@ -239,3 +239,86 @@ fn ten_thousand_routes_are_checked_in_good_time() {
         begin.elapsed()
     );
 }
+
+#[test]
+fn the_keys_of_an_explanation_are_a_contract() {
+    let (_dir, path) = file(&complete(GOOD));
+    let path = path.display().to_string();
+    let explain = |more: &[&str]| {
+        let mut arguments = vec!["explain", "-c", &path, "--json"];
+        arguments.extend(more);
+        let output = retort(&arguments);
+        assert_eq!(output.status.code(), Some(0));
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("JSON")
+    };
+    let all = explain(&["-H", "cookie: secret", "/"]);
+    let keys = |value: &serde_json::Value| -> Vec<String> {
+        let map = value.as_object().expect("a map");
+        map.keys().cloned().collect()
+    };
+    let mut top = keys(&all);
+    top.sort();
+    assert_eq!(
+        top,
+        [
+            "answer",
+            "backend",
+            "candidates",
+            "client",
+            "listener",
+            "request",
+            "route",
+            "sent",
+            "steps"
+        ]
+    );
+    assert_eq!(all["route"]["name"], "ok");
+    assert_eq!(all["answer"]["by"], "handler respond");
+    assert_eq!(all["candidates"][0]["wins"], true);
+    assert!(!all.to_string().contains("secret"), "{all:#}");
+    let nowhere = explain(&["/nowhere"]);
+    assert_eq!(nowhere["answer"]["flag"], "NR");
+    assert!(nowhere["route"].is_null() && nowhere["backend"].is_null());
+}
+
+#[test]
+fn tests_are_0_where_they_pass_and_4_where_not() {
+    let with = |expect: &str| {
+        let tests = format!("tests:\n  - {{name: a, request: {{url: /}}, expect: {{{expect}}}}}\n");
+        run(&["test"], &complete(&format!("{GOOD}{tests}")))
+    };
+    let (output, out, _) = with("status: 200, route: ok, body: ok");
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(
+        out.contains("1 test passed; 1 of 1 rules reached (100 %)"),
+        "{out}"
+    );
+    let (output, out, _) = with("status: 404");
+    assert_eq!(output.status.code(), Some(4), "{out}");
+    assert!(out.contains("the status is `200`, not `404`"), "{out}");
+    let (output, out, _) = run(&["test", "--fail-under", "50%"], &complete(GOOD));
+    assert_eq!(output.status.code(), Some(4), "{out}");
+    assert!(out.contains("less than 50 %"), "{out}");
+}
+
+#[test]
+fn a_codes_meaning_is_told_and_a_comment_silences_it() {
+    let output = retort(&["check", "--explain", "rt0109"]);
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(out.starts_with("RT0109 needless-regex: "), "{out}");
+    let unknown = retort(&["check", "--explain", "needles-regex"]);
+    assert_eq!(unknown.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(said.contains("did you mean `needless-regex`"), "{said}");
+    let regex = GOOD.replace("path: /", "path_regex: /a");
+    let (output, out, _) = run(&["check", "--strict"], &complete(&regex));
+    assert_eq!(output.status.code(), Some(3), "{out}");
+    assert!(out.contains("warning[RT0109]"), "{out}");
+    let allowed = regex
+        .replace("}}}}", "}}}}  # retort: allow RT0109")
+        .replace("}}}\n", "}}}  # retort: allow RT0109\n");
+    let (output, out, _) = run(&["check", "--strict"], &complete(&allowed));
+    assert_eq!(output.status.code(), Some(0), "{out}");
+    assert!(out.contains("(1 warning allowed)"), "{out}");
+}
