@@ -44,7 +44,7 @@
 //!
 //! Floors, from the bottom up; a module uses only what stands below it:
 //! [`base`] · [`telemetry`] · [`routing`], [`middleware`], [`handler`], [`upstream`] · [`config`] ·
-//! [`snapshot`] · [`proxy`] · [`server`], [`admin`] · [`app`], [`cli`].
+//! [`snapshot`] · [`proxy`] · [`server`], [`admin`], [`lint`] · [`app`], [`cli`].
 
 pub mod admin;
 pub mod app;
@@ -52,6 +52,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod handler;
+pub mod lint;
 pub mod middleware;
 pub mod proxy;
 pub mod routing;

@@ -20,7 +20,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["snapshot"],
     &["proxy"],
-    &["server", "admin", "explain"],
+    &["server", "admin", "explain", "lint"],
     &["main", "cli", "app", "lib"],
 ];
 

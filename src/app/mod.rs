@@ -23,6 +23,7 @@ use crate::base::address::Address;
 use crate::base::problem::Problem;
 use crate::base::source::Sources;
 use crate::handler::Registry;
+use crate::lint::{self, Sifted};
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
 use crate::snapshot;
@@ -245,6 +246,8 @@ pub struct Checked {
     pub sources: Sources,
     /// Errors and warnings, in the order of the source.
     pub problems: Vec<Problem>,
+    /// How many warnings are left out, because a comment in the source allows them.
+    pub allowed: usize,
 }
 
 /// Reads and checks a configuration without running it.
@@ -254,12 +257,14 @@ pub fn check(source: &Source) -> Checked {
     let loaded = source.load();
     let mut problems = loaded.problems;
     if let Some(config) = &loaded.config {
-        problems.extend(snapshot::shadowed(config));
+        problems.extend(lint::lint(config));
     }
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
+    let Sifted { problems, allowed } = lint::sift(problems, &loaded.sources);
     Checked {
         sources: loaded.sources,
         problems,
+        allowed,
     }
 }
 

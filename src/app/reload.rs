@@ -14,7 +14,8 @@ use crate::base::problem::{Problem, Severity, Span};
 use crate::base::report::{self, Style};
 use crate::base::source::Sources;
 use crate::config::{Config, Limits, Listener, Loaded, Protocols};
-use crate::snapshot::{self, Builder, Built, NotBuilt, Snapshot};
+use crate::lint;
+use crate::snapshot::{Builder, Built, NotBuilt, Snapshot};
 
 /// A configuration that cannot be used, as its author reads it.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ pub(crate) fn make(loaded: Loaded, builder: &Builder, doors: Doors) -> Read {
                 reach_from_memory(&mut config);
             }
             match builder.build(&config) {
-                Ok(built) => Ok(candidate(config, built, problems)),
+                Ok(built) => Ok(candidate(config, built, problems, &sources)),
                 Err(NotBuilt(errors)) => Err(rejected(&sources, &errors)),
             }
         }
@@ -100,12 +101,17 @@ fn reach_from_memory(config: &mut Config) {
     }
 }
 
-fn candidate(config: Config, built: Built, mut warnings: Vec<Problem>) -> Candidate {
-    warnings.extend(snapshot::shadowed(&config));
+fn candidate(
+    config: Config,
+    built: Built,
+    mut warnings: Vec<Problem>,
+    sources: &Sources,
+) -> Candidate {
+    warnings.extend(lint::lint(&config));
     Candidate {
         config,
         built,
-        warnings,
+        warnings: lint::sift(warnings, sources).problems,
     }
 }
 
@@ -123,7 +129,8 @@ pub(crate) fn log_warnings(warnings: &[Problem], sources: &Sources) {
     for warning in warnings {
         let place = warning.span.map(|span| sources.place(span));
         let place = place.unwrap_or_default();
-        tracing::warn!(%place, "{}", warning.message);
+        let code = warning.code.map(tracing::field::display);
+        tracing::warn!(%place, code, "{}", warning.message);
     }
 }
 

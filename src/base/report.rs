@@ -91,10 +91,11 @@ fn severity(severity: Severity) -> &'static str {
 }
 
 fn one(problem: &Problem, sources: &Sources, renderer: &Renderer) -> String {
-    let mut word = severity(problem.severity).to_owned();
-    if let Some(code) = problem.code {
-        word += &format!("[{code}]");
-    }
+    let word = severity(problem.severity);
+    let word = match problem.code {
+        Some(code) => format!("{word}[{code}]"),
+        None => word.to_owned(),
+    };
     let name = match problem.span {
         Some(span) => format!("{}: {word}", sources.place(span)),
         None => word,
@@ -292,8 +293,14 @@ a.yaml:3:5: error: unknown key `adress` in a listener
     #[test]
     fn a_code_stands_in_brackets_after_the_word() {
         let problem = Problem::warning(span(0, 32, 38), "odd").code(Code::UNUSED);
-        assert_eq!(json(slice::from_ref(&problem), &sources())[0]["code"], "RT0601");
+        assert_eq!(
+            json(slice::from_ref(&problem), &sources())[0]["code"],
+            "RT0601"
+        );
         let text = render(&[problem], &sources(), Style::Plain);
-        assert!(text.starts_with("a.yaml:3:5: warning[RT0601]: odd\n"), "{text}");
+        assert!(
+            text.starts_with("a.yaml:3:5: warning[RT0601]: odd\n"),
+            "{text}"
+        );
     }
 }

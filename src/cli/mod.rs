@@ -14,6 +14,8 @@ use clap::{Parser, Subcommand};
 
 /// Something failed while running.
 const FAILED: u8 = 1;
+/// The command line asks for something that is not there.
+const USAGE: u8 = 2;
 /// The configuration has errors.
 const INVALID: u8 = 3;
 

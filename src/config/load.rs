@@ -255,7 +255,9 @@ impl<'a> Loader<'a> {
         }
         if found == 0 {
             let problem = Problem::warning(span, format!("no file matches `{text}`"));
-            self.files.problems.push(problem.code(Code::NO_FILE_MATCHES));
+            self.files
+                .problems
+                .push(problem.code(Code::NO_FILE_MATCHES));
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::scene::{Item, Scene, endpoints};
 use crate::base::code::Code;
 use crate::base::problem::Problem;
+use crate::config::Place;
 use crate::upstream::Settings;
 use crate::upstream::health::outlier;
 
@@ -46,16 +47,17 @@ fn nobody(outlier: &outlier::Settings, count: usize, item: Item<'_>) -> Option<P
         Some(_) => &["outlier", "max_ejected"],
         None => &["outlier"],
     };
+    let share = item.at(path).and_then(Place::text).unwrap_or("50%");
     let message = match count {
         1 => "the only endpoint of an upstream is never ejected".to_owned(),
-        _ => format!(
-            "no endpoint is ever ejected: {}% of {count} is less than one",
-            outlier.max_ejected.0 * 100.0
-        ),
+        _ => format!("no endpoint is ever ejected: {share} of {count} is less than one"),
     };
     let help = match count {
         1 => "remove `outlier`: without another endpoint there is nowhere else to go".to_owned(),
-        _ => format!("write `max_ejected: {}%` or more", 100_usize.div_ceil(count)),
+        _ => format!(
+            "write `max_ejected: {}%` or more",
+            100_usize.div_ceil(count)
+        ),
     };
     Some(
         Problem::warning(item.span(path), message)
@@ -76,7 +78,9 @@ fn rates(outlier: &outlier::Settings, count: usize, item: Item<'_>) -> Option<Pr
     );
     let help = match count {
         // With three the farthest is √2 deviations away.
-        3.. => format!("write `success_rate: {{endpoints: {count}, deviation: 1.3}}`, or remove it"),
+        3.. => {
+            format!("write `success_rate: {{endpoints: {count}, deviation: 1.3}}`, or remove it")
+        }
         _ => "remove `success_rate`: of so few, nobody stands out".to_owned(),
     };
     Some(
@@ -133,7 +137,11 @@ mod tests {
     fn some_endpoint_must_be_able_to_be_ejected() {
         let code = Code::EJECTS_NOBODY;
         check("\"127.0.0.1:1\"", "outlier: {}", Some((code, "{}")));
-        check("\"127.0.0.1:1\", \"127.0.0.1:1\"", "outlier: {}", Some((code, "{}")));
+        check(
+            "\"127.0.0.1:1\", \"127.0.0.1:1\"",
+            "outlier: {}",
+            Some((code, "{}")),
+        );
         check(THREE, "outlier: {max_ejected: 33%}", Some((code, "33%")));
         check(THREE, "outlier: {max_ejected: 34%}", None);
         check("\"localhost:1\"", "outlier: {}", None);
@@ -144,7 +152,11 @@ mod tests {
     fn success_rates_need_somebody_to_be_compared_with() {
         let code = Code::TOO_FEW_TO_COMPARE;
         check(THREE, "outlier: {success_rate: {}}", Some((code, "{}")));
-        check(THREE, "outlier: {success_rate: {endpoints: 3, deviation: 1.3}}", None);
+        check(
+            THREE,
+            "outlier: {success_rate: {endpoints: 3, deviation: 1.3}}",
+            None,
+        );
         check("\"localhost:1\"", "outlier: {success_rate: {}}", None);
     }
 

@@ -7,7 +7,13 @@ use crate::base::problem::Problem;
 use crate::config::{Route, Step};
 
 /// Kinds of middlewares that leave everything as it is that routes are chosen by.
-const HARMLESS: [&str; 5] = ["request_id", "rate_limit", "body_limit", "cors", "error_pages"];
+const HARMLESS: [&str; 5] = [
+    "request_id",
+    "rate_limit",
+    "body_limit",
+    "cors",
+    "error_pages",
+];
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
     for route in &scene.config.routes {
@@ -18,7 +24,9 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
             let steps = route.middlewares.iter().chain(&exit.backend.middlewares);
             let of_listeners = scene.config.listeners.iter();
             let steps = steps.chain(of_listeners.flat_map(|listener| &listener.middlewares));
-            if !route.listeners.contains(&number) || !steps.into_iter().all(|step| is_harmless(step)) {
+            if !route.listeners.contains(&number)
+                || !steps.into_iter().all(|step| is_harmless(step))
+            {
                 continue;
             }
             if !wins_again(scene, route, number) {
@@ -32,9 +40,14 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
             found.push(
                 Problem::warning(exit.span, message)
                     .code(Code::ROUTE_TO_ITSELF)
-                    .related(upstream.span(&["endpoints"]), "one of these is the listener")
+                    .related(
+                        upstream.span(&["endpoints"]),
+                        "one of these is the listener",
+                    )
                     .related(scene.listener(listener).span(&["address"]), "the listener")
-                    .help("name the `listeners` that the route is for, or the service's own address"),
+                    .help(
+                        "name the `listeners` that the route is for, or the service's own address",
+                    ),
             );
         }
     }
@@ -48,7 +61,11 @@ fn is_harmless(step: &Step) -> bool {
 /// others, or over fewer.
 fn wins_again(scene: &Scene<'_>, route: &Route, listener: usize) -> bool {
     let everywhere = scene.config.listeners.len();
-    let others = scene.config.routes.iter().filter(|other| other.name != route.name);
+    let others = scene
+        .config
+        .routes
+        .iter()
+        .filter(|other| other.name != route.name);
     others
         .filter(|other| other.listeners.contains(&listener))
         .all(|other| other.listeners.len() == everywhere)
@@ -78,6 +95,11 @@ mod tests {
         rows("listeners: [public], ", "", "127.0.0.1:8081", false);
         rows("", "", "127.0.0.1:9001", false);
         rows("", "{rewrite: {path: /b}}", "127.0.0.1:8081", false);
-        rows("", "{set_headers: {request: {set: {x-a: b}}}}", "127.0.0.1:8081", false);
+        rows(
+            "",
+            "{set_headers: {request: {set: {x-a: b}}}}",
+            "127.0.0.1:8081",
+            false,
+        );
     }
 }

@@ -48,7 +48,12 @@ pub fn lint(config: &Config) -> Vec<Problem> {
     security::check(&scene, &mut found);
     secrets::check(&scene, &mut found);
     unused::check(&scene, &mut found);
-    found.sort_by_key(|problem| (problem.span.map(|span| (span.file, span.start)), problem.code));
+    found.sort_by_key(|problem| {
+        (
+            problem.span.map(|span| (span.file, span.start)),
+            problem.code,
+        )
+    });
     // What an alias stands for is wrong once.
     found.dedup();
     found

@@ -49,7 +49,9 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
 pub(super) fn is_ours(endpoint: &EndpointSettings, listener: &Address) -> bool {
     let (ip, port) = match (&endpoint.address, listener) {
         (upstream::Target::Address(Address::Unix(path)), Address::Unix(own)) => return path == own,
-        (upstream::Target::Address(Address::Tcp(address)), _) => (Some(address.ip()), address.port()),
+        (upstream::Target::Address(Address::Tcp(address)), _) => {
+            (Some(address.ip()), address.port())
+        }
         // What is resolved elsewhere may be anybody, but for this name.
         (upstream::Target::Name { host, port }, _) if host == "localhost" => (None, *port),
         _ => return false,
@@ -142,7 +144,11 @@ mod tests {
             let endpoint: EndpointSettings =
                 serde_json::from_value(endpoint.into()).expect("an endpoint");
             let listener: Address = listener.parse().expect("an address");
-            assert_eq!(is_ours(&endpoint, &listener), expected, "{endpoint:?} {listener}");
+            assert_eq!(
+                is_ours(&endpoint, &listener),
+                expected,
+                "{endpoint:?} {listener}"
+            );
         };
         rows("127.0.0.1:8081", "127.0.0.1:8081", true);
         rows("127.0.0.1:8081", "0.0.0.0:8081", true);

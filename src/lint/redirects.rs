@@ -20,7 +20,10 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
             let handler::Settings::Redirect(redirect) = &handler.settings.value else {
                 continue;
             };
-            let back = route.matches.iter().find(|of| leads_back(scene, route, &of.value, redirect));
+            let back = route
+                .matches
+                .iter()
+                .find(|of| leads_back(scene, route, &of.value, redirect));
             if let Some(back) = back {
                 found.push(problem(route, handler.settings.span, back.span));
             }
@@ -66,7 +69,11 @@ fn takes(scene: &Scene<'_>, route: &Route, of: &Match, path: &PathTemplate) -> b
     match &of.path {
         PathMatch::Literal(own) => **own == *path,
         PathMatch::Prefix(prefix) if is_below(path, prefix) => {
-            let others = scene.config.routes.iter().filter(|other| other.name != route.name);
+            let others = scene
+                .config
+                .routes
+                .iter()
+                .filter(|other| other.name != route.name);
             let mut matches = others.flat_map(|other| &other.matches);
             // Another route may be the more exact one for the target.
             !matches.any(|other| might_win(&other.value, path, prefix))
@@ -101,7 +108,10 @@ mod tests {
         let yaml = format!(
             "{PUBLIC}routes:\n  - {{name: a, match: {matches}, handler: {redirect}}}\n{more}"
         );
-        check(&yaml, is_found.then_some((Code::REDIRECT_TO_ITSELF, redirect.as_str())));
+        check(
+            &yaml,
+            is_found.then_some((Code::REDIRECT_TO_ITSELF, redirect.as_str())),
+        );
     }
 
     #[test]
@@ -111,13 +121,33 @@ mod tests {
         rows("{path: /a}", "path: /b", "", false);
         rows("{path: /a}", "path: /a, host: www.example.org", "", false);
         rows("{path_prefix: /}", "scheme: https", "", false);
-        rows("{path_prefix: /a}", "path_prefix: {from: /a, to: /a/}", "", true);
-        rows("{path_prefix: /a}", "path_prefix: {from: /a, to: /b}", "", false);
+        rows(
+            "{path_prefix: /a}",
+            "path_prefix: {from: /a, to: /a/}",
+            "",
+            true,
+        );
+        rows(
+            "{path_prefix: /a}",
+            "path_prefix: {from: /a, to: /b}",
+            "",
+            false,
+        );
         rows("{path_prefix: /a}", "path: /a/new", "", true);
         rows("{path_prefix: /a}", "path: /ab", "", false);
         rows("{path_prefix: /a}", "path: \"/a/{{ host }}\"", "", false);
-        rows("{path: /a, query: {q: \"1\"}}", "path: /a, query: false", "", false);
-        rows("{path: /a, method: POST}", "path: /a, status: 303", "", false);
+        rows(
+            "{path: /a, query: {q: \"1\"}}",
+            "path: /a, query: false",
+            "",
+            false,
+        );
+        rows(
+            "{path: /a, method: POST}",
+            "path: /a, status: 303",
+            "",
+            false,
+        );
         let more = "  - {name: b, match: {path: /a/new}, handler: echo}\n";
         rows("{path_prefix: /a}", "path: /a/new", more, false);
     }

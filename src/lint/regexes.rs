@@ -8,8 +8,14 @@ use crate::config::Place;
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
     let routes = scene.config.places.section("routes").flat_map(Place::items);
-    for of in routes.filter_map(|route| route.get("match")).flat_map(Place::items) {
-        if let Some((regex, simpler)) = of.get("path_regex").and_then(|at| Some((at, path(at.text()?)?))) {
+    for of in routes
+        .filter_map(|route| route.get("match"))
+        .flat_map(Place::items)
+    {
+        if let Some((regex, simpler)) = of
+            .get("path_regex")
+            .and_then(|at| Some((at, path(at.text()?)?)))
+        {
             let message = format!("this regular expression says no more than `{simpler}`");
             found.push(
                 Problem::warning(regex.span(), message)
@@ -20,7 +26,9 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
         }
         for key in ["headers", "query", "cookies"] {
             let values = of.get(key).into_iter().flat_map(Place::entries);
-            for (name, regex) in values.filter_map(|(name, value)| Some((name, value.get("regex")?))) {
+            for (name, regex) in
+                values.filter_map(|(name, value)| Some((name, value.get("regex")?)))
+            {
                 if let Some(simpler) = regex.text().and_then(value) {
                     let message = format!("this regular expression says no more than `{simpler}`");
                     found.push(
@@ -87,7 +95,8 @@ fn path(pattern: &str) -> Option<String> {
     }
     for rest in ["(/.*)?", "(?:/.*)?"] {
         if let Some(text) = pattern.strip_suffix(rest).and_then(literal) {
-            return (is_plain(&text) && !text.ends_with('/')).then(|| format!("path_prefix: {text}"));
+            return (is_plain(&text) && !text.ends_with('/'))
+                .then(|| format!("path_prefix: {text}"));
         }
     }
     template(pattern)
@@ -101,14 +110,16 @@ fn is_plain(text: &str) -> bool {
 fn template(pattern: &str) -> Option<String> {
     let pattern = SLASHLESS
         .iter()
-        .fold(pattern.to_owned(), |pattern, (from, to)| pattern.replace(from, to));
+        .fold(pattern.to_owned(), |pattern, (from, to)| {
+            pattern.replace(from, to)
+        });
     let mut path = String::new();
     let mut names = ('a'..='z').map(String::from);
     for segment in pattern.strip_prefix('/')?.split('/') {
         path.push('/');
         let known = SEGMENTS.iter().find(|(known, _)| *known == segment);
         match (segment, known) {
-            ("\u{1}", _) => path += &format!("{{{}}}", names.next()?),
+            ("\u{1}", _) => path.extend(["{", &names.next()?, "}"]),
             (_, Some((_, converter))) => {
                 let name = names.next()?;
                 path += &converter.replacen('{', &format!("{{{name}"), 1);
@@ -155,7 +166,10 @@ mod tests {
         rows("/static(/.*)?", Some("path_prefix: /static"));
         rows("^/static(?:/.*)?$", Some("path_prefix: /static"));
         rows("/orders/[0-9]+", Some("path: \"/orders/{a:int}\""));
-        rows(r"/orders/\d+/items/([^/]+)", Some("path: \"/orders/{a:int}/items/{b}\""));
+        rows(
+            r"/orders/\d+/items/([^/]+)",
+            Some("path: \"/orders/{a:int}/items/{b}\""),
+        );
         rows("/v[0-9]+/orders", None);
         rows("/robots.txt", None);
         rows("/a|/b", None);
@@ -183,11 +197,15 @@ mod tests {
 
     #[test]
     fn they_are_found_where_they_stand() {
-        let yaml = |of: &str| format!("{PUBLIC}routes: [{{name: a, match: {of}, handler: echo}}]\n");
+        let yaml =
+            |of: &str| format!("{PUBLIC}routes: [{{name: a, match: {of}, handler: echo}}]\n");
         let code = Code::NEEDLESS_REGEX;
         check(&yaml("{path_regex: /health}"), Some((code, "/health")));
         check(&yaml("[{path_regex: \"/(a|b)\"}]"), None);
-        check(&yaml("{headers: {x-a: {regex: \"^b$\"}}}"), Some((code, "\"^b$\"")));
+        check(
+            &yaml("{headers: {x-a: {regex: \"^b$\"}}}"),
+            Some((code, "\"^b$\"")),
+        );
         check(&yaml("{cookies: {a: {regex: \"b+\"}}}"), None);
     }
 }

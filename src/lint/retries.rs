@@ -3,7 +3,7 @@
 use super::scene::{Item, Scene, is_once_only};
 use crate::base::code::Code;
 use crate::base::problem::Problem;
-use crate::config::{Condition, Place, Retry, Route};
+use crate::config::{Condition, Retry, Route};
 use crate::upstream::Deposit;
 
 /// A buffer of that size is worth a thought.
@@ -27,7 +27,7 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
 }
 
 /// True if it can only happen to a request that may have run.
-fn means_it_ran(condition: &Condition) -> bool {
+fn means_it_ran(condition: Condition) -> bool {
     matches!(
         condition,
         Condition::Status(_) | Condition::Class(_) | Condition::Grpc(_) | Condition::Timeout
@@ -38,7 +38,7 @@ fn never(route: &Route, retry: &Retry, item: Item<'_>) -> Option<Problem> {
     if retry.attempts < 2
         || retry.idempotent
         || !is_once_only(route)
-        || !retry.on.iter().all(means_it_ran)
+        || !retry.on.iter().copied().all(means_it_ran)
     {
         return None;
     }
@@ -154,19 +154,39 @@ mod tests {
     fn a_retry_must_be_able_to_happen() {
         let code = Code::RETRY_NEVER_HAPPENS;
         let post = "{path: /, method: POST}";
-        check(post, "retry: {on: [502, 5xx]}", "", Some((code, "[502, 5xx]")));
-        check("{grpc: {service: a.B}}", "retry: {on: unavailable}", "", Some((code, "unavailable")));
+        check(
+            post,
+            "retry: {on: [502, 5xx]}",
+            "",
+            Some((code, "[502, 5xx]")),
+        );
+        check(
+            "{grpc: {service: a.B}}",
+            "retry: {on: unavailable}",
+            "",
+            Some((code, "unavailable")),
+        );
         check(post, "retry: {on: [502, connect_failure]}", "", None);
         check(post, "retry: {on: 502, idempotent: true}", "", None);
         check(post, "retry: {}", "", None);
-        check("{path: /, method: [POST, PUT]}", "retry: {on: 502}", "", None);
+        check(
+            "{path: /, method: [POST, PUT]}",
+            "retry: {on: 502}",
+            "",
+            None,
+        );
         check("{path: /}", "retry: {on: 502}", "", None);
     }
 
     #[test]
     fn a_budget_must_bound_something() {
         let code = Code::BUDGET_WITHOUT_BOUND;
-        check("{path: /}", "retry: {budget: 100%}", "", Some((code, "100%")));
+        check(
+            "{path: /}",
+            "retry: {budget: 100%}",
+            "",
+            Some((code, "100%")),
+        );
         check("{path: /}", "retry: {budget: 1.0}", "", Some((code, "1.0")));
         check("{path: /}", "retry: {budget: 100%, attempts: 1}", "", None);
         check("{path: /}", "retry: {budget: 50%}", "", None);
@@ -186,7 +206,12 @@ mod tests {
     fn a_hedge_must_be_able_to_happen() {
         let code = Code::HEDGE_NEVER_HAPPENS;
         let post = "{path: /, method: [POST, PATCH]}";
-        check(post, "hedge: {after: 50ms}", "", Some((code, "{after: 50ms}")));
+        check(
+            post,
+            "hedge: {after: 50ms}",
+            "",
+            Some((code, "{after: 50ms}")),
+        );
         check(post, "hedge: {}, retry: {idempotent: true}", "", None);
         check("{path: /, method: GET}", "hedge: {}", "", None);
     }

@@ -15,7 +15,10 @@ const SHOWN: usize = 3;
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
     // The default suits most; who writes a time has thought of one.
-    let Some(drain) = scene.section("runtime").and_then(|runtime| runtime.get("drain")) else {
+    let Some(drain) = scene
+        .section("runtime")
+        .and_then(|runtime| runtime.get("drain"))
+    else {
         return;
     };
     found.extend(grace(scene.config.runtime.drain, drain));

@@ -180,7 +180,9 @@ pub(super) fn endpoints(settings: &upstream::Settings) -> Option<usize> {
 
 /// A time as people write it.
 pub(super) fn text(time: Duration) -> String {
-    humantime::format_duration(time).to_string().replace(' ', "")
+    humantime::format_duration(time)
+        .to_string()
+        .replace(' ', "")
 }
 
 #[cfg(test)]
@@ -205,7 +207,11 @@ mod tests {
         assert_eq!(at(&["retry", "attempts"]), "a");
         let exits = scene.exits(route);
         assert_eq!(exits.len(), 1);
-        assert!(exits.iter().all(|exit| yaml.get(exit.span.range()) == Some("u")));
+        assert!(
+            exits
+                .iter()
+                .all(|exit| yaml.get(exit.span.range()) == Some("u"))
+        );
     }
 
     #[test]

@@ -24,7 +24,13 @@ const SECRET: [&str; 9] = [
 const HEADERS: [&str; 3] = ["set", "add", "headers"];
 
 /// Sections in which secrets may be; expectations of tests are made up.
-const SECTIONS: [&str; 5] = ["listeners", "routes", "middlewares", "handlers", "upstreams"];
+const SECTIONS: [&str; 5] = [
+    "listeners",
+    "routes",
+    "middlewares",
+    "handlers",
+    "upstreams",
+];
 
 pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
     for section in SECTIONS {
@@ -48,7 +54,11 @@ fn walk(place: Place<'_>, found: &mut Vec<Problem>) {
             continue;
         }
         if HEADERS.contains(&key) {
-            found.extend(value.entries().filter_map(|(name, value)| header(name, value)));
+            found.extend(
+                value
+                    .entries()
+                    .filter_map(|(name, value)| header(name, value)),
+            );
         }
         walk(value, found);
     }
@@ -62,7 +72,8 @@ fn header(name: &str, value: Place<'_>) -> Option<Problem> {
     if !is_secret || text.trim().is_empty() || text.contains("{{") {
         return None;
     }
-    let message = format!("the value of `{name}` is a secret, and everybody who reads this file knows it");
+    let message =
+        format!("the value of `{name}` is a secret, and everybody who reads this file knows it");
     Some(
         Problem::warning(value.span(), message)
             .code(Code::PLAIN_SECRET)
@@ -123,23 +134,36 @@ mod tests {
         rows(&set("cookie: theme=dark"), None);
         rows(&set("cookie: session_id=7f"), Some("session_id=7f"));
         rows(&set("x-edge: retort"), None);
-        rows("{set_headers: {response: {set: {authorization: none}}}}", None);
+        rows(
+            "{set_headers: {response: {set: {authorization: none}}}}",
+            None,
+        );
         rows("{set_headers: {request: {remove: [authorization]}}}", None);
     }
 
     #[test]
     fn conditions_and_checks_are_looked_at_too() {
-        let yaml = |of: &str| format!("{PUBLIC}routes: [{{name: a, match: {of}, handler: echo}}]\n");
+        let yaml =
+            |of: &str| format!("{PUBLIC}routes: [{{name: a, match: {of}, handler: echo}}]\n");
         let code = Code::PLAIN_SECRET;
-        check(&yaml("{headers: {x-api-key: \"123\"}}"), Some((code, "\"123\"")));
-        check(&yaml("{headers: {authorization: {prefix: \"Bearer \"}}}"), None);
+        check(
+            &yaml("{headers: {x-api-key: \"123\"}}"),
+            Some((code, "\"123\"")),
+        );
+        check(
+            &yaml("{headers: {authorization: {prefix: \"Bearer \"}}}"),
+            None,
+        );
         check(&yaml("{headers: {authorization: {present: true}}}"), None);
     }
 
     #[test]
     fn urls_have_no_passwords() {
         let set = |url: &str| format!("{{set_headers: {{request: {{set: {{x-to: \"{url}\"}}}}}}}}");
-        rows(&set("redis://user:hunter2@cache:6379/0"), Some("\"redis://user:hunter2@cache:6379/0\""));
+        rows(
+            &set("redis://user:hunter2@cache:6379/0"),
+            Some("\"redis://user:hunter2@cache:6379/0\""),
+        );
         rows(&set("https://user@host/"), None);
         rows(&set("https://host:80/a@b"), None);
         rows(&set("redis://user:${TOKEN}@cache"), None);

@@ -119,7 +119,10 @@ mod tests {
         let rows = |address: &str, is_found: bool| {
             let address = format!("\"{address}\"");
             let yaml = format!("admin: {{address: {address}}}\n{PUBLIC}{ROUTE}");
-            check(&yaml, is_found.then_some((Code::ADMIN_REACHABLE, &*address)));
+            check(
+                &yaml,
+                is_found.then_some((Code::ADMIN_REACHABLE, &*address)),
+            );
         };
         rows("0.0.0.0:15000", true);
         rows("[::]:15000", true);
@@ -137,7 +140,11 @@ mod tests {
             );
             check(&yaml, at.map(|at| (Code::CORS_TRUSTS_EVERY_SITE, at)));
         };
-        rows("\"https://*\"", ", credentials: true", Some("\"https://*\""));
+        rows(
+            "\"https://*\"",
+            ", credentials: true",
+            Some("\"https://*\""),
+        );
         rows("\"https://*\"", "", None);
         rows("\"*\"", "", None);
         rows("\"https://*.shop.example\"", ", credentials: true", None);

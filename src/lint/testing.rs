@@ -36,6 +36,9 @@ pub(super) const PUBLIC: &str = "listeners: [{name: public, address: \"127.0.0.1
 /// Checks that one code is found at one place, or nothing at all.
 #[track_caller]
 pub(super) fn check(yaml: &str, expected: Option<(Code, &str)>) {
-    let expected: Vec<_> = expected.map(|(code, at)| (code, at.to_owned())).into_iter().collect();
+    let expected: Vec<_> = expected
+        .map(|(code, at)| (code, at.to_owned()))
+        .into_iter()
+        .collect();
     assert_eq!(found(yaml), expected, "{yaml}");
 }

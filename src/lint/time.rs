@@ -35,7 +35,10 @@ pub(super) fn check(scene: &Scene<'_>, found: &mut Vec<Problem>) {
 fn end_of_attempt(route: &Route) -> Option<(Duration, [&'static str; 2])> {
     let request = route.timeouts.request.map(|request| (request, REQUEST));
     let attempt = route.timeouts.attempt.map(|attempt| (attempt, ATTEMPT));
-    [attempt, request].into_iter().flatten().min_by_key(|(time, _)| *time)
+    [attempt, request]
+        .into_iter()
+        .flatten()
+        .min_by_key(|(time, _)| *time)
 }
 
 /// All attempts, each as long as it may be, and the longest waits between them.
@@ -86,7 +89,11 @@ fn attempts(route: &Route, item: Item<'_>) -> Option<Problem> {
 
 /// No more digits than people write.
 fn round(time: Duration) -> Duration {
-    let unit = if time >= Duration::from_secs(1) { 100 } else { 1 };
+    let unit = if time >= Duration::from_secs(1) {
+        100
+    } else {
+        1
+    };
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis - millis % unit)
 }
@@ -185,7 +192,11 @@ fn connect(scene: &Scene<'_>, route: &Route, item: Item<'_>, exit: Exit<'_>) -> 
         "connecting to `{}` {said} {}, but {} ends after {}: an endpoint that cannot be reached looks slow",
         exit.name,
         text(connect),
-        if key == ATTEMPT { "an attempt" } else { "the request" },
+        if key == ATTEMPT {
+            "an attempt"
+        } else {
+            "the request"
+        },
         text(end)
     );
     Some(
@@ -256,12 +267,30 @@ mod tests {
         let check = |route: &str, at: Option<&str>| {
             check(route, "", at.map(|at| (Code::ATTEMPTS_OUTLAST_REQUEST, at)));
         };
-        check("timeouts: {request: 10s, attempt: 5s}, retry: {on: timeout}", Some("5s"));
-        check("timeouts: {request: 10s, attempt: 3s}, retry: {on: timeout}", None);
-        check("timeouts: {request: 9s, attempt: 3s}, retry: {on: timeout}", None);
-        check("timeouts: {request: 10s, attempt: 5s}, retry: {on: 503}", None);
-        check("timeouts: {request: 10s, attempt: 5s}, retry: {on: timeout, attempts: 1}", None);
-        check("timeouts: {request: 6s, attempt: 3s}, retry: {attempts: 2, on: [timeout], backoff: 1s}", Some("3s"));
+        check(
+            "timeouts: {request: 10s, attempt: 5s}, retry: {on: timeout}",
+            Some("5s"),
+        );
+        check(
+            "timeouts: {request: 10s, attempt: 3s}, retry: {on: timeout}",
+            None,
+        );
+        check(
+            "timeouts: {request: 9s, attempt: 3s}, retry: {on: timeout}",
+            None,
+        );
+        check(
+            "timeouts: {request: 10s, attempt: 5s}, retry: {on: 503}",
+            None,
+        );
+        check(
+            "timeouts: {request: 10s, attempt: 5s}, retry: {on: timeout, attempts: 1}",
+            None,
+        );
+        check(
+            "timeouts: {request: 6s, attempt: 3s}, retry: {attempts: 2, on: [timeout], backoff: 1s}",
+            Some("3s"),
+        );
         check("timeouts: {attempt: 5s}, retry: {on: timeout}", None);
     }
 
@@ -292,10 +321,22 @@ mod tests {
         let check = |route: &str, at: Option<&str>| {
             check(route, "", at.map(|at| (Code::TIMEOUT_NEVER_RETRIED, at)));
         };
-        check("timeouts: {request: 15s}, retry: {on: [503, timeout]}", Some("timeout"));
-        check("timeouts: {request: 15s, idle: 20s}, retry: {on: timeout}", Some("timeout"));
-        check("timeouts: {request: 15s, idle: 2s}, retry: {on: timeout}", None);
-        check("timeouts: {request: 15s, attempt: 2s}, retry: {on: timeout}", None);
+        check(
+            "timeouts: {request: 15s}, retry: {on: [503, timeout]}",
+            Some("timeout"),
+        );
+        check(
+            "timeouts: {request: 15s, idle: 20s}, retry: {on: timeout}",
+            Some("timeout"),
+        );
+        check(
+            "timeouts: {request: 15s, idle: 2s}, retry: {on: timeout}",
+            None,
+        );
+        check(
+            "timeouts: {request: 15s, attempt: 2s}, retry: {on: timeout}",
+            None,
+        );
         check("timeouts: {request: 5m}, retry: {on: timeout}", None);
         check("retry: {on: timeout}", None);
         check("timeouts: {request: 15s}, retry: {}", None);
@@ -304,10 +345,18 @@ mod tests {
     #[test]
     fn connecting_must_not_take_longer_than_what_it_is_for() {
         let code = Code::CONNECT_OUTLASTS_ATTEMPT;
-        check("timeouts: {attempt: 2s}", "timeouts: {connect: 3s}", Some((code, "2s")));
+        check(
+            "timeouts: {attempt: 2s}",
+            "timeouts: {connect: 3s}",
+            Some((code, "2s")),
+        );
         check("timeouts: {attempt: 500ms}", "", Some((code, "500ms")));
         check("timeouts: {request: 500ms}", "", Some((code, "500ms")));
-        check("timeouts: {attempt: 500ms}", "timeouts: {connect: 250ms}", None);
+        check(
+            "timeouts: {attempt: 500ms}",
+            "timeouts: {connect: 250ms}",
+            None,
+        );
         check("timeouts: {attempt: 1s, request: 3s}", "", None);
         check("", "timeouts: {connect: 1h}", None);
     }
@@ -317,7 +366,11 @@ mod tests {
         let code = Code::QUEUE_OUTLASTS_REQUEST;
         let short = "timeouts: {request: 1s}";
         check(short, "limits: {requests: 5}", Some((code, "1s")));
-        check(short, "limits: {connections: 5, queue_timeout: 3s}", Some((code, "1s")));
+        check(
+            short,
+            "limits: {connections: 5, queue_timeout: 3s}",
+            Some((code, "1s")),
+        );
         check(short, "limits: {requests: 5, queue_timeout: 200ms}", None);
         check(short, "limits: {requests: 5, queue: 0}", None);
         check("timeouts: {request: 15s}", "limits: {requests: 5}", None);

@@ -60,7 +60,11 @@ mod tests {
     fn a_queue_needs_a_limit() {
         let code = Code::QUEUE_WITHOUT_LIMIT;
         rows("limits: {queue: 50}", "", Some((code, "50")));
-        rows("limits: {queue_timeout: 5s, adaptive: {}}", "", Some((code, "5s")));
+        rows(
+            "limits: {queue_timeout: 5s, adaptive: {}}",
+            "",
+            Some((code, "5s")),
+        );
         rows("limits: {queue: 50, connections: 5}", "", None);
         rows("limits: {adaptive: {}}", "", None);
     }
@@ -68,7 +72,11 @@ mod tests {
     #[test]
     fn zones_need_one_to_begin_with() {
         let code = Code::ZONES_WITHOUT_ZONE;
-        rows("zones: {min_ready: 50%}", "", Some((code, "{min_ready: 50%}")));
+        rows(
+            "zones: {min_ready: 50%}",
+            "",
+            Some((code, "{min_ready: 50%}")),
+        );
         rows("zones: ignore", "", None);
         rows("zones: {}", "runtime: {zone: a}\n", None);
     }
