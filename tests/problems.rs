@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use retort::base::report::{self, Style};
-use retort::config;
+use retort::{config, lint};
 
 fn env(name: &str) -> Option<String> {
     (name == "STREAMS").then(|| "7".to_owned())
@@ -39,7 +39,10 @@ fn said(path: &Path) -> String {
         "{}",
         path.display()
     );
-    let text = report::render(&loaded.problems, &loaded.sources, Style::Plain);
+    let mut problems = loaded.problems;
+    problems.extend(loaded.config.iter().flat_map(lint::lint));
+    let problems = lint::sift(problems, &loaded.sources).problems;
+    let text = report::render(&problems, &loaded.sources, Style::Plain);
     text.replace(&format!("{}/", directory().display()), "")
 }
 
@@ -89,6 +92,9 @@ fn the_examples_can_be_used() {
         let path = entry.expect("an entry").path();
         let loaded = config::load(&path, &env);
         let said = report::render(&loaded.problems, &loaded.sources, Style::Plain);
-        assert!(loaded.config.is_some(), "{said}");
+        let config = loaded.config.unwrap_or_else(|| panic!("{said}"));
+        let warnings = lint::lint(&config);
+        let said = report::render(&warnings, &loaded.sources, Style::Plain);
+        assert!(warnings.is_empty(), "{said}");
     }
 }

@@ -106,6 +106,7 @@ fn generated(what: &str, schema: &Value) -> Option<String> {
         "keys" => settings::at(schema, of, Depth::First),
         "metrics" => Some(retort::telemetry::metrics::markdown()),
         "flags" => Some(flags()),
+        "lints" => Some(retort::lint::markdown()),
         _ => None,
     }
 }
@@ -135,6 +136,7 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     }
     has("docs/metrics.md", "metrics");
     has("docs/telemetry.md", "flags");
+    has("docs/lints.md", "lints");
     // Their keys are not in the table of the whole.
     let keys = "endpoints[] balance.maglev zones affinity discovery.dns discovery.file health_check \
                 outlier limits pool timeouts";

@@ -146,6 +146,38 @@ fn warnings_are_errors_only_where_strict() {
 }
 
 #[test]
+fn a_warning_that_a_comment_allows_is_only_counted() {
+    let allowed = complete(&format!(
+        "{GOOD}upstreams:\n  # retort: allow RT0601\n  unused: {{endpoints: [\"127.0.0.1:1\"]}}\n"
+    ));
+    let (output, out, err) = run(&["check", "--strict"], &allowed);
+    assert_eq!(output.status.code(), Some(0), "{out}{err}");
+    assert!(out.contains("fine (1 warning allowed)"), "{out}");
+    let (_, out, _) = run(&["check", "--json"], &allowed);
+    assert_eq!(out, "[]\n");
+}
+
+#[test]
+fn codes_are_explained_by_number_and_name() {
+    for word in ["RT0202", "rt0202", "attempts-outlast-request"] {
+        let output = retort(&["check", "--explain", word]);
+        assert_eq!(output.status.code(), Some(0), "{word}");
+        let out = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            out.starts_with("RT0202 attempts-outlast-request\n"),
+            "{out}"
+        );
+    }
+    let output = retort(&["check", "--explain", "list"]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("RT0601  unused"));
+    let output = retort(&["check", "--explain", "unusd"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `unused`?"));
+    let both = ["check", "--explain", "RT0202", "retort.yaml"];
+    assert_eq!(retort(&both).status.code(), Some(2));
+}
+
+#[test]
 fn run_with_a_bad_file_is_3_and_serves_nothing() {
     let (output, _, err) = run(&["run", "-c"], "routes: [");
     assert_eq!(output.status.code(), Some(3), "{err}");
