@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use retort::Source;
 use retort::base::report::{self, Style};
-use retort::config;
+use retort::{config, lint};
 
 fn env(name: &str) -> Option<String> {
     (name == "STREAMS").then(|| "7".to_owned())
@@ -40,7 +40,10 @@ fn said(path: &Path) -> String {
         "{}",
         path.display()
     );
-    let text = report::render(&loaded.problems, &loaded.sources, Style::Plain);
+    let mut problems = loaded.problems;
+    problems.extend(loaded.config.iter().flat_map(lint::lint));
+    let problems = lint::sift(problems, &loaded.sources).problems;
+    let text = report::render(&problems, &loaded.sources, Style::Plain);
     text.replace(&format!("{}/", directory().display()), "")
 }
 

@@ -104,9 +104,9 @@ fn generated(what: &str, schema: &Value) -> Option<String> {
         "settings" => settings::at(schema, of, Depth::All),
         // The same without what is inside of them, which then is elsewhere.
         "keys" => settings::at(schema, of, Depth::First),
-        "codes" => Some(retort::lint::markdown()),
         "metrics" => Some(retort::telemetry::metrics::markdown()),
         "flags" => Some(flags()),
+        "lints" => Some(retort::lint::markdown()),
         _ => None,
     }
 }
@@ -136,6 +136,7 @@ fn every_kind_has_its_place_and_every_table_is_there() {
     }
     has("docs/metrics.md", "metrics");
     has("docs/telemetry.md", "flags");
+    has("docs/lints.md", "lints");
     // Their keys are not in the table of the whole.
     let keys = "endpoints[] balance.maglev zones affinity discovery.dns discovery.file health_check \
                 outlier limits pool timeouts";

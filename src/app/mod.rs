@@ -30,7 +30,7 @@ use crate::explain::asked::Asked;
 use crate::explain::world::World;
 use crate::explain::{self, Explanation, trial};
 use crate::handler::Registry;
-use crate::lint;
+use crate::lint::{self, Sifted};
 use crate::middleware::Natives;
 use crate::server::{CannotListen, InMemory};
 use crate::snapshot;
@@ -253,8 +253,8 @@ pub struct Checked {
     pub sources: Sources,
     /// Errors and warnings, in the order of the source.
     pub problems: Vec<Problem>,
-    /// How many warnings comments in the source allow.
-    pub silenced: usize,
+    /// How many warnings are left out, because a comment in the source allows them.
+    pub allowed: usize,
 }
 
 /// Reads and checks a configuration without running it.
@@ -270,11 +270,11 @@ fn checked(loaded: Loaded) -> Checked {
         problems.extend(lint::lint(config));
     }
     problems.sort_by_key(|problem| problem.span.map(|span| (span.file, span.start)));
-    let lint::Sifted { problems, silenced } = lint::sift(problems, &loaded.sources);
+    let Sifted { problems, allowed } = lint::sift(problems, &loaded.sources);
     Checked {
         sources: loaded.sources,
         problems,
-        silenced,
+        allowed,
     }
 }
 

@@ -92,9 +92,10 @@ fn severity(severity: Severity) -> &'static str {
 }
 
 fn one(problem: &Problem, sources: &Sources, renderer: &Renderer) -> String {
+    let word = severity(problem.severity);
     let word = match problem.code {
-        Some(code) => format!("{}[{code}]", severity(problem.severity)),
-        None => severity(problem.severity).to_owned(),
+        Some(code) => format!("{word}[{code}]"),
+        None => word.to_owned(),
     };
     let name = match problem.span {
         Some(span) => format!("{}: {word}", sources.place(span)),

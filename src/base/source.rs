@@ -54,12 +54,12 @@ impl Source {
     }
 
     /// Where the line that holds `byte` begins.
-    pub(super) fn line_start(&self, byte: usize) -> usize {
+    pub(crate) fn line_start(&self, byte: usize) -> usize {
         self.start(self.line_of(byte))
     }
 
     /// Where the line that holds `byte` ends, without its line break.
-    pub(super) fn line_end(&self, byte: usize) -> usize {
+    pub(crate) fn line_end(&self, byte: usize) -> usize {
         let next = self.lines.get(self.line_of(byte) + 1);
         let end = next.map_or(self.text.len(), |&next| next as usize - 1);
         let text = self.text.get(..end).unwrap_or_default();

@@ -1,33 +1,32 @@
 //! `retort check`
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
 use crate::app::{Checked, Source};
-use crate::base::code::Code;
-use crate::base::problem::Severity;
-use crate::base::report;
-use crate::base::suggest;
-use crate::cli::output::{aligned, complain, print, style};
+use crate::base::problem::{Problem, Severity};
+use crate::base::report::{self, Style};
+use crate::cli::output::{complain, print, style};
 use crate::cli::{INVALID, USAGE};
-use crate::lint;
+use crate::lint::{self, Explanation};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The configurations
     #[arg(required_unless_present = "explain", value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Say what a code such as RT0203 means, and what to write instead; `all` lists the codes
-    #[arg(long, value_name = "CODE", conflicts_with = "files")]
-    explain: Option<String>,
     /// Print a JSON list of problems
     #[arg(long)]
     json: bool,
     /// Warnings are errors
     #[arg(long)]
     strict: bool,
+    /// Explain a warning by its code or name, such as RT0101; `list` shows all of them
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["files", "json", "strict"])]
+    explain: Option<String>,
 }
 
 pub(crate) fn check(arguments: &Arguments) -> ExitCode {
@@ -41,12 +40,14 @@ pub(crate) fn check(arguments: &Arguments) -> ExitCode {
         let Checked {
             sources,
             problems,
-            silenced,
+            allowed,
         } = crate::app::check(&Source::File(file.clone()));
-        let errors = count(&problems, Severity::Error);
-        let warnings = count(&problems, Severity::Warning);
-        let fails = errors > 0 || (arguments.strict && warnings > 0);
-        invalid |= fails;
+        let counts = Counts {
+            errors: count(&problems, Severity::Error),
+            warnings: count(&problems, Severity::Warning),
+            allowed,
+        };
+        invalid |= counts.errors > 0 || (arguments.strict && counts.warnings > 0);
         if arguments.json {
             if let Value::Array(problems) = report::json(&problems, &sources) {
                 list.extend(problems);
@@ -57,12 +58,7 @@ pub(crate) fn check(arguments: &Arguments) -> ExitCode {
         if !problems.is_empty() {
             text += "\n";
         }
-        text += &summary(&file.display().to_string(), errors, warnings);
-        if silenced > 0 {
-            // The line ends with its own end.
-            text.pop();
-            text.extend([" (", &plural(silenced, "warning"), " allowed)\n"]);
-        }
+        text += &counts.summary(&file.display().to_string());
     }
     let printed = if arguments.json {
         print(&format!("{:#}\n", json!(list)))
@@ -76,49 +72,95 @@ pub(crate) fn check(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn count(problems: &[crate::base::problem::Problem], severity: Severity) -> usize {
+fn count(problems: &[Problem], severity: Severity) -> usize {
     problems
         .iter()
         .filter(|found| found.severity == severity)
         .count()
 }
 
-fn summary(file: &str, errors: usize, warnings: usize) -> String {
-    match (errors, warnings) {
-        (0, 0) => format!("{file}: fine\n"),
-        (0, _) => format!("{file}: usable, with {}\n", plural(warnings, "warning")),
-        (_, 0) => format!("{file}: {}\n", plural(errors, "error")),
-        _ => format!(
-            "{file}: {}, {}\n",
-            plural(errors, "error"),
-            plural(warnings, "warning")
-        ),
+/// What was found in one configuration.
+#[derive(Clone, Copy)]
+struct Counts {
+    errors: usize,
+    warnings: usize,
+    allowed: usize,
+}
+
+impl Counts {
+    fn summary(self, file: &str) -> String {
+        let plural = |number: usize, word: &str| match number {
+            1 => format!("1 {word}"),
+            _ => format!("{number} {word}s"),
+        };
+        let errors = plural(self.errors, "error");
+        let warnings = plural(self.warnings, "warning");
+        let found = match (self.errors, self.warnings) {
+            (0, 0) => "fine".to_owned(),
+            (0, _) => format!("usable, with {warnings}"),
+            (_, 0) => errors,
+            _ => format!("{errors}, {warnings}"),
+        };
+        match self.allowed {
+            0 => format!("{file}: {found}\n"),
+            allowed => format!("{file}: {found} ({} allowed)\n", plural(allowed, "warning")),
+        }
     }
 }
 
-fn plural(number: usize, word: &str) -> String {
-    match number {
-        1 => format!("1 {word}"),
-        _ => format!("{number} {word}s"),
-    }
-}
-
-/// What a code means.
 fn explain(word: &str) -> ExitCode {
-    if word == "all" {
-        let lines = lint::all()
-            .iter()
-            .map(|one| [one.code.to_string(), one.title.to_owned()]);
-        return print(&aligned(&lines.collect::<Vec<_>>()));
+    if word == "list" {
+        return print(&overview());
     }
-    match Code::find(word).and_then(lint::find) {
-        Some(explanation) => print(&explanation.page()),
-        None => {
-            let names = Code::ALL.iter().map(|code| code.name());
-            let advice = suggest::advice(word, names).map(|advice| format!(": {advice}"));
-            let advice = advice.unwrap_or_else(|| ": `--explain all` lists them".to_owned());
-            complain(&format!("error: there is no code `{word}`{advice}"));
+    match lint::find(word) {
+        Ok(explanation) => print(&page(&explanation, style(&std::io::stdout()))),
+        Err(told) => {
+            complain(&format!("error: {told}"));
             ExitCode::from(USAGE)
         }
     }
+}
+
+/// A line for each code.
+fn overview() -> String {
+    let all = lint::all();
+    let width = all.iter().map(|one| one.code.name().len()).max();
+    let mut text = String::new();
+    for Explanation { code, title, .. } in all {
+        let (name, title) = (code.name(), in_one_line(title));
+        let _infallible = writeln!(text, "{code}  {name:0$}  {title}", width.unwrap_or(0));
+    }
+    text
+}
+
+fn in_one_line(title: &str) -> String {
+    title.trim_end_matches('.').replace('\n', " ")
+}
+
+/// An explanation with its examples indented, each under a word of what it is.
+fn page(explanation: &Explanation, style: Style) -> String {
+    let Explanation { code, title, text } = explanation;
+    let (bold, plain) = match style {
+        Style::Coloured => ("\u{1b}[1m", "\u{1b}[0m"),
+        Style::Plain => ("", ""),
+    };
+    let mut page = format!("{bold}{code} {}{plain}\n\n{title}\n\n", code.name());
+    let mut is_example = false;
+    for line in text.lines() {
+        match line {
+            "```yaml bad" => {
+                page += "For example:\n\n";
+                is_example = true;
+            }
+            line if line.starts_with("```") => is_example = !is_example,
+            "" => page.push('\n'),
+            line if is_example => {
+                let _infallible = writeln!(page, "    {line}");
+            }
+            line => {
+                let _infallible = writeln!(page, "{line}");
+            }
+        }
+    }
+    page
 }

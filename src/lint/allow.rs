@@ -1,93 +1,107 @@
-//! Warnings that the author of a configuration has heard and means all the same.
+//! `# retort: allow RT0101` in the configuration: this is meant, say no more of it.
 //!
-//! A comment `# retort: allow RT0203` silences that code for what is written on its line, or on the
-//! line below it. Short names do as well; several stand side by side.
+//! It holds for what is underlined in its own line, or in the first line below it that is no comment.
+//! Several codes or short names may follow, and then words for other people. Errors cannot be allowed.
 
 use crate::base::code::Code;
 use crate::base::problem::{Problem, Severity, Span};
-use crate::base::source::Sources;
+use crate::base::source::{Source, Sources};
 
-/// Problems, and how many more were silenced.
-#[derive(Debug, Default)]
+/// What is left of a list of problems.
+#[derive(Debug)]
 pub struct Sifted {
-    /// What is left to tell.
+    /// Those that nobody has allowed.
     pub problems: Vec<Problem>,
-    /// How many warnings are allowed.
-    pub silenced: usize,
+    /// How many were allowed.
+    pub allowed: usize,
 }
 
-/// What introduces the codes that are allowed.
-const MARK: &str = "retort: allow ";
-
-/// Takes out the warnings that comments allow; errors cannot be.
-pub fn sift(problems: Vec<Problem>, sources: &Sources) -> Sifted {
-    let all = problems.len();
-    let is_told = |problem: &Problem| !is_allowed(problem, sources);
-    let problems: Vec<_> = problems.into_iter().filter(is_told).collect();
-    let silenced = all - problems.len();
-    Sifted { problems, silenced }
+/// Takes out what comments in the sources allow.
+pub fn sift(mut problems: Vec<Problem>, sources: &Sources) -> Sifted {
+    let before = problems.len();
+    problems.retain(|problem| !is_allowed(problem, sources));
+    Sifted {
+        allowed: before - problems.len(),
+        problems,
+    }
 }
 
 fn is_allowed(problem: &Problem, sources: &Sources) -> bool {
-    let (Some(code), Some(span)) = (problem.code, problem.span) else {
+    let (Severity::Warning, Some(code), Some(span)) =
+        (problem.severity, problem.code, problem.span)
+    else {
         return false;
     };
-    problem.severity == Severity::Warning && names(code, span, sources)
+    let source = sources.get(span.file);
+    source.is_some_and(|source| comments(source, span).any(|comment| allows(comment, code)))
 }
 
-/// True if the line of a place, or a comment on the line above, allows the code.
-fn names(code: Code, span: Span, sources: &Sources) -> bool {
-    let Some(source) = sources.get(span.file) else {
-        return false;
-    };
-    let (before, after) = source
-        .text
-        .split_at_checked(span.start as usize)
-        .unwrap_or((&source.text, ""));
-    let mut above = before.rsplit('\n');
-    let own = above.next().unwrap_or_default();
-    let rest = after.split('\n').next().unwrap_or_default();
-    let above = above.next().unwrap_or_default().trim_start();
-    let is_comment = above.starts_with('#');
-    allows(own, code) || allows(rest, code) || is_comment && allows(above, code)
+/// The comment of the line in which a span begins, and those of the lines above that are nothing else.
+fn comments(source: &Source, span: Span) -> impl Iterator<Item = &str> {
+    let start = span.start as usize;
+    let line_start = source.line_start(start);
+    let own = source.text.get(line_start..source.line_end(start));
+    let own = own.and_then(|line| line.rfind(MARK).and_then(|at| line.get(at..)));
+    let above = source.text.get(..line_start).unwrap_or_default();
+    let above = above
+        .lines()
+        .rev()
+        .map(str::trim)
+        .take_while(|line| line.starts_with('#'));
+    own.into_iter().chain(above)
 }
 
-/// True if a line has a comment that allows the code.
-fn allows(line: &str, code: Code) -> bool {
-    let comment = line.split_once('#').map_or("", |(_, comment)| comment);
-    let Some((_, words)) = comment.split_once(MARK) else {
+/// How such a comment begins.
+const MARK: &str = "# retort: allow ";
+
+fn allows(comment: &str, code: Code) -> bool {
+    let Some(words) = comment.strip_prefix(MARK) else {
         return false;
     };
-    let words = words.split([' ', ',', '#']).map(str::trim);
-    words.filter_map(Code::find).any(|allowed| allowed == code)
+    let words = words.split([' ', ',']).filter(|word| !word.is_empty());
+    words.map_while(Code::find).any(|allowed| allowed == code)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_comment_allows_what_stands_beside_or_below_it() {
-        let check = |line: &str, silenced: usize| {
-            let yaml = format!(
-                "listeners: [{{name: a, address: \"127.0.0.1:1\"}}]\nroutes:\n{line}\n  - {{name: b, match: {{path: /}}, handler: {{respond: {{body: x}}}}}}\n"
-            );
-            let loaded = crate::config::parse("test.yaml", &yaml, &|_| None);
-            let config = loaded.config.expect(line);
-            let sifted = sift(crate::lint::lint(&config), &loaded.sources);
-            assert_eq!(
-                (sifted.problems.len(), sifted.silenced),
-                (1 - silenced, silenced),
-                "{line}"
-            );
+    /// How many warnings stay of one that is at the first `!` of a text.
+    fn stays(text: &str) -> bool {
+        let at = u32::try_from(text.find('!').expect("a place")).expect("a short text");
+        let span = Span {
+            file: 0,
+            start: at,
+            end: at + 1,
         };
-        let route = "  - {name: a, match: {path_regex: \"/a\"}, handler: {respond: {body: x}}}";
-        check(route, 0);
-        check(&format!("{route}  # retort: allow RT0109"), 1);
-        check(&format!("{route}  # retort: allow needless-regex"), 1);
-        check(&format!("{route}  # retort: allow RT0101, rt0109"), 1);
-        check(&format!("{route}  # retort: allow RT0101"), 0);
-        check(&format!("  # retort: allow RT0109\n{route}"), 1);
-        check(&format!("  # retort: allow RT0109\n\n{route}"), 0);
+        let mut sources = Sources::default();
+        sources.add(Source::new("a.yaml", text));
+        let warning = Problem::warning(span, "x").code(Code::UNUSED);
+        let error = Problem {
+            severity: Severity::Error,
+            ..warning.clone()
+        };
+        let plain = Problem::warning(span, "x");
+        let Sifted { problems, allowed } = sift(vec![warning, error, plain], &sources);
+        assert_eq!(problems.len() + allowed, 3);
+        assert!(problems.len() >= 2, "errors and what has no code stay");
+        problems.len() == 3
+    }
+
+    #[test]
+    fn a_warning_is_allowed_in_its_line_or_right_above() {
+        let rows = |text: &str, expected: bool| assert_eq!(stays(text), expected, "{text}");
+        rows("a: ! # retort: allow RT0601", false);
+        rows("a: ! # retort: allow unused", false);
+        rows("a: ! # retort: allow RT0101, rt0601 until May", false);
+        rows("  # retort: allow RT0601\n  a: !", false);
+        rows("# retort: allow RT0601\r\n# why\r\na: !\r\n", false);
+        rows("a: ! # retort: allow RT0602", true);
+        rows("a: ! # retort: allow nothing RT0601", true);
+        rows("a: ! # RT0601", true);
+        rows("# retort: allow RT0601\n\na: !", true);
+        rows("# retort: allow RT0601\nb: c\na: !", true);
+        rows("a: !\n# retort: allow RT0601", true);
+        rows("a: !", true);
     }
 }

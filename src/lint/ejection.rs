@@ -3,6 +3,7 @@
 use super::scene::{Item, Scene, endpoints};
 use crate::base::code::Code;
 use crate::base::problem::Problem;
+use crate::config::Spot;
 use crate::upstream::Settings;
 use crate::upstream::health::outlier;
 
@@ -46,12 +47,10 @@ fn nobody(outlier: &outlier::Settings, count: usize, item: Item<'_>) -> Option<P
         Some(_) => &["outlier", "max_ejected"],
         None => &["outlier"],
     };
+    let share = item.at(path).and_then(Spot::text).unwrap_or("50%");
     let message = match count {
         1 => "the only endpoint of an upstream is never ejected".to_owned(),
-        _ => format!(
-            "no endpoint is ever ejected: {}% of {count} is less than one",
-            outlier.max_ejected.0 * 100.0
-        ),
+        _ => format!("no endpoint is ever ejected: {share} of {count} is less than one"),
     };
     let help = match count {
         1 => "remove `outlier`: without another endpoint there is nowhere else to go".to_owned(),

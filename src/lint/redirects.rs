@@ -73,13 +73,18 @@ fn takes(scene: &Scene<'_>, route: &Route, of: &Match, path: &PathTemplate) -> b
                 .config
                 .routes
                 .iter()
-                .filter(|other| other.name != route.name);
+                .filter(|other| other.name != route.name && shares_listener(other, route));
             let mut matches = others.flat_map(|other| &other.matches);
             // Another route may be the more exact one for the target.
             !matches.any(|other| might_win(&other.value, path, prefix))
         }
         _ => false,
     }
+}
+
+fn shares_listener(one: &Route, other: &Route) -> bool {
+    let mut listeners = one.listeners.iter();
+    listeners.any(|listener| other.listeners.contains(listener))
 }
 
 fn is_below(path: &str, prefix: &str) -> bool {

@@ -3,7 +3,7 @@
 use super::scene::{Item, Scene, is_once_only};
 use crate::base::code::Code;
 use crate::base::problem::Problem;
-use crate::config::{Condition, Retry, Route};
+use crate::config::{Backend, Condition, Retry, Route, Target};
 use crate::upstream::Deposit;
 
 /// A buffer of that size is worth a thought.
@@ -87,7 +87,7 @@ fn buffers(scene: &Scene<'_>, route: &Route, retry: &Retry, item: Item<'_>) -> O
     Some(
         Problem::warning(written.span(), message)
             .code(Code::UNBOUNDED_BUFFERS)
-            .related(upstream.name(), "has no `limits`")
+            .related(upstream.name(), "has no limit")
             .help(format!(
                 "write `limits: {{requests: …}}` in the upstream `{}`: that number times `buffer` is what it may cost",
                 exit.name
@@ -114,8 +114,13 @@ fn hedge(route: &Route, item: Item<'_>) -> Option<Problem> {
 }
 
 fn mirrors(scene: &Scene<'_>, route: &Route, item: Item<'_>, found: &mut Vec<Problem>) {
+    let exits = scene.exits(route);
+    let taken = |of: &Backend| of.weight > 0 && matches!(of.target, Target::Handler(_));
+    // With a choice of backends, most copies may be of requests that another one answers.
+    if exits.len() != 1 || route.backends.iter().any(taken) {
+        return;
+    }
     for (number, mirror) in route.mirrors.iter().enumerate() {
-        let exits = scene.exits(route);
         let Some(exit) = exits.iter().find(|exit| *exit.name == *mirror.upstream) else {
             continue;
         };
@@ -221,5 +226,11 @@ mod tests {
         let code = Code::MIRROR_TO_BACKEND;
         check("{path: /}", "mirror: {upstream: u}", "", Some((code, "u")));
         check("{path: /}", "mirror: [{upstream: v}]", "", None);
+        let split = "[{upstream: u}, {upstream: v}]";
+        let yaml = format!(
+            "{PUBLIC}routes: [{{name: a, match: {{path: /}}, backends: {split}, mirror: {{upstream: v}}}}]\n\
+             upstreams: {{u: {{endpoints: []}}, v: {{endpoints: []}}}}\n"
+        );
+        found(&yaml, None);
     }
 }

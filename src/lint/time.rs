@@ -56,7 +56,7 @@ fn attempts(route: &Route, item: Item<'_>) -> Option<Problem> {
     let retry = route.retry.as_ref()?;
     let (request, attempt) = (route.timeouts.request?, route.timeouts.attempt?);
     // Only where a timeout is tried again do attempts take all of their time one after the other.
-    if retry.attempts < 2 || attempt >= request || !retry.on.contains(&Condition::Timeout) {
+    if retry.attempts < 2 || attempt > request || !retry.on.contains(&Condition::Timeout) {
         return None;
     }
     let all = longest(retry, attempt);
@@ -65,16 +65,15 @@ fn attempts(route: &Route, item: Item<'_>) -> Option<Problem> {
         return None;
     }
     let message = format!(
-        "{} attempts of {} with the waits between them may take {}, but the request ends after {}",
+        "{} attempts of {} with the waits between them may take {all:?}, but the request ends after {}",
         retry.attempts,
         text(attempt),
-        text(all),
         text(request)
     );
     let fits = request / retry.attempts;
     let advice = format!(
         "raise `request` to {}, or give an attempt less than {}",
-        text(all),
+        text(above(all)),
         text(round(fits))
     );
     Some(
@@ -96,6 +95,17 @@ fn round(time: Duration) -> Duration {
     };
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(millis - millis % unit)
+}
+
+/// The next time that people would write.
+fn above(time: Duration) -> Duration {
+    let unit = if time >= Duration::from_secs(1) {
+        1_000
+    } else {
+        10
+    };
+    let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(millis.div_ceil(unit).saturating_mul(unit))
 }
 
 fn idle(route: &Route, item: Item<'_>) -> Option<Problem> {
