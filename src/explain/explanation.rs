@@ -134,6 +134,9 @@ pub struct Chosen {
     pub mirrors: Vec<String>,
     /// How an endpoint is chosen.
     pub balance: Option<String>,
+    /// What of the request decides where it goes, where the policy has a key.
+    #[serde(default)]
+    pub key: Option<String>,
     /// `http1` or `http2`.
     pub protocol: Option<String>,
     /// Every endpoint.
@@ -213,56 +216,7 @@ pub struct Answer {
     pub detail: Option<String>,
     /// What rules noted.
     pub notes: Vec<String>,
-}
-
-/// Headers whose values open doors.
-const SECRET: &[&str] = &[
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-];
-
-/// What stands for a value that is not shown.
-const HIDDEN: &str = "(hidden)";
-
-impl Explanation {
-    /// Hides the values of headers that hold secrets.
-    pub fn mask(&mut self) {
-        let is_secret = |name: &str| SECRET.contains(&name.to_ascii_lowercase().as_str());
-        let steps = self.steps.iter_mut().flat_map(|turn| &mut turn.changes);
-        let request = self
-            .request
-            .iter_mut()
-            .flat_map(|request| &mut request.changes);
-        for change in request
-            .chain(steps)
-            .filter(|change| is_secret(&change.what))
-        {
-            for value in [&mut change.from, &mut change.to].into_iter().flatten() {
-                HIDDEN.clone_into(value);
-            }
-        }
-        for (_, value) in self
-            .answer
-            .headers
-            .iter_mut()
-            .filter(|(name, _)| is_secret(name))
-        {
-            HIDDEN.clone_into(value);
-        }
-        for sending in &mut self.sent {
-            let line = |line: &str| match line.split_once(": ") {
-                Some((name, _)) if is_secret(name) => format!("{name}: {HIDDEN}"),
-                _ => line.to_owned(),
-            };
-            sending.head = sending
-                .head
-                .lines()
-                .map(line)
-                .collect::<Vec<_>>()
-                .join("\n");
-        }
-    }
+    /// What would have been routed instead, where no route takes the request.
+    #[serde(default)]
+    pub hints: Vec<String>,
 }

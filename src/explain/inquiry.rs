@@ -14,6 +14,7 @@ use crate::explain::explanation::{
 };
 use crate::explain::notebook::{Seen, Step, changes};
 use crate::explain::world::{Heard, World};
+use crate::explain::{hints, supposed};
 use crate::proxy::again;
 use crate::proxy::context;
 use crate::proxy::retry::Nature;
@@ -38,6 +39,7 @@ pub(crate) fn explain(
     let peer = asked.peer();
     let request = asked.into_request();
     let head = request.head.copy();
+    supposed::direct(world, listener, &head);
     let heard = world.ask(&listener.name, Some(peer), request);
     let seen = &heard.seen;
     let client = seen
@@ -246,6 +248,10 @@ fn backend(world: &World, seen: &Seen) -> Option<Chosen> {
         },
         retry: upstream.as_ref().map(|_| repeats(route, seen)),
         mirrors: mirrors(snapshot, route),
+        key: upstream
+            .as_ref()
+            .and_then(|upstream| upstream.settings().balance.key())
+            .map(ToString::to_string),
         balance: upstream
             .as_ref()
             .map(|upstream| upstream.settings().balance.kind().to_owned()),
@@ -333,6 +339,7 @@ fn answer(snapshot: &Snapshot, heard: &Heard) -> Answer {
         detail: ended
             .and_then(|ended| ended.detail.as_ref())
             .map(ToString::to_string),
+        hints: hints::of(snapshot, seen),
         notes,
     }
 }

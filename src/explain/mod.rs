@@ -9,11 +9,14 @@
 pub mod asked;
 mod curl;
 pub mod explanation;
+mod hints;
 mod inquiry;
 pub(crate) mod notebook;
 mod render;
+mod shown;
 pub(crate) mod stage;
 mod stand_ins;
+mod supposed;
 pub mod trial;
 pub(crate) mod world;
 

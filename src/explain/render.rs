@@ -1,16 +1,21 @@
 //! An explanation as people read it: one line that says all, then why.
 
-use crate::base::paint::Paint;
+use crate::base::paint::{Paint, harmless};
 use crate::base::report::Style;
 use crate::explain::explanation::{
     Answer, Change, Chosen, Explanation, Place, Rival, Sending, Turn,
 };
+use crate::explain::shown;
+
+/// Matches and endpoints that are shown: a page shall fit on a screen.
+const MOST: usize = 8;
 
 /// The width of the first column.
 const MARGIN: usize = 12;
 
 /// The explanation of a request that was asked as `what`.
 pub fn render(what: &str, explanation: &Explanation, style: Style) -> String {
+    let (what, explanation) = (&harmless(what), &shown::disarmed(explanation));
     let mut page = Page {
         text: String::new(),
         paint: Paint::new(style),
@@ -143,10 +148,24 @@ impl Page {
             }
             None => self.line("route", "none"),
         }
-        for (place, rival) in explanation.candidates.iter().enumerate() {
+        let candidates = &explanation.candidates;
+        let winner = candidates.iter().position(|rival| rival.wins);
+        let is_near = |place: usize| place < MOST || winner == Some(place);
+        for (place, rival) in candidates.iter().enumerate().filter(|(at, _)| is_near(*at)) {
             let word = if place == 0 { "precedence" } else { "" };
             let text = self.rival(rival);
             self.line(word, &text);
+        }
+        let shown = (0..candidates.len()).filter(|at| is_near(*at)).count();
+        self.more(candidates.len() - shown);
+    }
+
+    /// Says how many are left out.
+    fn more(&mut self, number: usize) {
+        if number > 0 {
+            let text = format!("and {number} more, which --json has");
+            let text = self.paint.dim(text);
+            self.line("", &text);
         }
     }
 
@@ -195,9 +214,11 @@ impl Page {
             (Some(upstream), _) => {
                 let protocol = backend.protocol.as_deref().unwrap_or_default();
                 let balance = backend.balance.as_deref().unwrap_or_default();
+                let key = backend.key.as_ref();
+                let key = key.map(|key| format!(" by {key}")).unwrap_or_default();
                 self.line(
                     "upstream",
-                    &format!("{upstream} ({protocol}, {balance}){by}"),
+                    &format!("{upstream} ({protocol}, {balance}{key}){by}"),
                 );
             }
             (None, Some(handler)) => self.line("handler", &format!("{handler}{by}")),
@@ -251,7 +272,12 @@ impl Page {
     }
 
     fn endpoints(&mut self, endpoints: &[Place]) {
-        for (place, endpoint) in endpoints.iter().enumerate() {
+        // First those that may not be chosen: they are what is looked for among many.
+        let mut endpoints: Vec<&Place> = endpoints.iter().collect();
+        if endpoints.len() > MOST {
+            endpoints.sort_by_key(|endpoint| endpoint.eligible);
+        }
+        for (place, endpoint) in endpoints.iter().take(MOST).enumerate() {
             let word = if place == 0 { "endpoints" } else { "" };
             let zone = endpoint
                 .zone
@@ -276,6 +302,7 @@ impl Page {
             };
             self.line(word, &format!("{}{zone} {state}{weight}", endpoint.address));
         }
+        self.more(endpoints.len().saturating_sub(MOST));
     }
 
     fn sent(&mut self, sending: &Sending) {
@@ -316,6 +343,9 @@ impl Page {
                 .map(|detail| format!(": {detail}"))
                 .unwrap_or_default();
             self.line("because", &format!("{meaning}{detail}"));
+        }
+        for hint in &answer.hints {
+            self.line("hint", hint);
         }
         for note in &answer.notes {
             self.line("note", note);

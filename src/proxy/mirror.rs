@@ -134,6 +134,13 @@ async fn read_away(body: Body) {
     while let Some(Ok(_)) = body.next_frame().await {}
 }
 
+impl Running {
+    /// True while a copy is on its way.
+    pub(crate) fn any(&self) -> bool {
+        self.0.get() > 0
+    }
+}
+
 impl Place {
     /// None if there are too many already, or if memory is short: a copy is worth less than any
     /// request.
