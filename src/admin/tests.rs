@@ -356,6 +356,42 @@ async fn a_unix_socket_is_the_owners_alone_and_goes_away() {
 }
 
 #[tokio::test]
+async fn questions_about_requests_are_answered_alike_by_grpc_and_json() {
+    let running = Running::admin(&loopback()).await;
+    let mut client = AdminClient::new(channel(&running).await);
+    let why = |request_id: &str| v1::WhyRequest {
+        request_id: request_id.to_owned(),
+    };
+    let found = client.why(why("known")).await.expect("answers");
+    let [decision] = found.get_ref().decisions.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!((decision.status, decision.attempts.len()), (503, 1));
+    let unknown = client.why(why("nobody")).await.expect_err("unknown");
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+    assert!(unknown.message().contains("`nobody`"), "{unknown}");
+    let all = v1::ListRecentFailuresRequest::default();
+    let all = client.list_recent_failures(all).await.expect("answers");
+    assert_eq!(all.get_ref().decisions.len(), 1);
+    let explain = |url: &str| v1::ExplainRequest {
+        url: url.to_owned(),
+        ..v1::ExplainRequest::default()
+    };
+    let told = client.explain(explain("/a")).await.expect("answers");
+    assert_eq!(told.get_ref().json, r#"{"url":"/a"}"#);
+    let nothing = client.explain(explain("")).await.expect_err("no question");
+    assert_eq!(nothing.code(), tonic::Code::InvalidArgument);
+
+    let same = running.get("/v1/why?request_id=known").await;
+    assert!(same.contains(r#""status":503"#), "{same}");
+    assert_eq!(running.status_of("/v1/why?request_id=nobody").await, "404");
+    let listed = running.get("/v1/recent-failures?limit=5").await;
+    assert!(listed.contains(r#""request_id":"known""#), "{listed}");
+    let strange = running.status_of("/v1/recent-failures?colour=red").await;
+    assert_eq!(strange, "400");
+}
+
+#[tokio::test]
 async fn an_address_in_use_is_named() {
     let first = Door::admin(&loopback()).await.expect("binds");
     let error = Door::admin(first.address()).await.expect_err("taken");
