@@ -267,12 +267,15 @@ fn backend(world: &World, seen: &Seen) -> Option<Chosen> {
 
 fn repeats(route: &Route, seen: &Seen) -> Repeats {
     let policy: &Retry = again::policy(route);
+    let repeatable = seen.nature == Some(Nature::Idempotent);
+    // What may not be repeated is asked of one endpoint alone.
+    let hedge = route.hedge.as_ref().filter(|_| repeatable);
     Repeats {
         attempts: policy.attempts,
         on: policy.on.iter().map(Condition::to_string).collect(),
-        repeatable: seen.nature == Some(Nature::Idempotent),
+        repeatable,
         by_default: route.retry.is_none(),
-        hedge: route.hedge.as_ref().map(|hedge| match hedge.after {
+        hedge: hedge.map(|hedge| match hedge.after {
             After::P95 => "slower than 95 of 100 answers".to_owned(),
             After::Fixed(after) => format!("after {after:?}"),
         }),

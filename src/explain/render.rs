@@ -31,6 +31,7 @@ pub fn render(what: &str, explanation: &Explanation, style: Style) -> String {
         page.sent(sending);
     }
     page.answer(&explanation.answer);
+    page.notes(explanation);
     page.text
 }
 
@@ -347,7 +348,16 @@ impl Page {
         for hint in &answer.hints {
             self.line("hint", hint);
         }
-        for note in &answer.notes {
+    }
+
+    /// What was noted besides what stands at a middleware already.
+    fn notes(&mut self, explanation: &Explanation) {
+        let is_said = |note: &String| {
+            let mut steps = explanation.steps.iter();
+            steps.any(|turn| turn.notes.contains(note))
+        };
+        let notes = explanation.answer.notes.iter();
+        for note in notes.filter(|note| !is_said(note)) {
             self.line("note", note);
         }
     }

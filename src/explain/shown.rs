@@ -38,15 +38,32 @@ impl Explanation {
         secrets.retain(|secret: &String| secret.len() >= SHORTEST);
         // The longest first: a shorter one may be part of it.
         secrets.sort_by_key(|secret| Reverse(secret.len()));
-        let hide = |text: &str| {
-            let hidden = |text: String, secret: &String| text.replace(secret, HIDDEN);
-            secrets.iter().fold(text.to_owned(), hidden)
-        };
-        if !secrets.is_empty()
-            && let Some(scrubbed) = changed(self, &hide)
-        {
-            *self = scrubbed;
+        for text in self.texts() {
+            for secret in &secrets {
+                if text.contains(secret) {
+                    *text = text.replace(secret, HIDDEN);
+                }
+            }
         }
+    }
+
+    /// Where values of headers may have been copied to; names of the configuration are not among them.
+    fn texts(&mut self) -> Vec<&mut String> {
+        let mut texts = Vec::new();
+        let request = self.request.iter_mut();
+        let changes = request.flat_map(|request| &mut request.changes);
+        let steps = self.steps.iter_mut();
+        let changes = changes.chain(steps.flat_map(|turn| &mut turn.changes));
+        texts.extend(
+            changes
+                .flat_map(|change| [&mut change.from, &mut change.to])
+                .flatten(),
+        );
+        texts.extend(self.sent.iter_mut().map(|sending| &mut sending.head));
+        texts.extend(self.answer.headers.iter_mut().map(|(_, value)| value));
+        texts.extend(&mut self.answer.detail);
+        texts.extend(&mut self.answer.notes);
+        texts
     }
 
     fn hide_headers(&mut self, secrets: &mut Vec<String>) {
@@ -58,18 +75,18 @@ impl Explanation {
             .filter(|change| is_secret(&change.what))
         {
             for value in [&mut change.from, &mut change.to].into_iter().flatten() {
-                hide(value, secrets);
+                hide(&change.what, value, secrets);
             }
         }
         let fields = self.answer.headers.iter_mut();
-        for (_, value) in fields.filter(|(name, _)| is_secret(name)) {
-            hide(value, secrets);
+        for (name, value) in fields.filter(|(name, _)| is_secret(name)) {
+            hide(name, value, secrets);
         }
         for sending in &mut self.sent {
             let mut line = |line: &str| match line.split_once(": ") {
                 Some((name, value)) if is_secret(name) => {
                     let mut value = value.to_owned();
-                    hide(&mut value, secrets);
+                    hide(name, &mut value, secrets);
                     format!("{name}: {value}")
                 }
                 _ => line.to_owned(),
@@ -85,14 +102,16 @@ fn is_secret(name: &str) -> bool {
 }
 
 /// Hides a header's value, and notes it: whole, and the parts that are of use alone.
-fn hide(value: &mut String, secrets: &mut Vec<String>) {
-    let cookies = value
-        .split(';')
-        .filter_map(|pair| Some(pair.split_once('=')?.1));
-    let credentials = value.split_once(' ').map(|(_, secret)| secret);
-    let parts = cookies.chain(credentials).chain([value.as_str()]);
-    secrets.extend(parts.map(|part| part.trim().to_owned()));
-    HIDDEN.clone_into(value);
+fn hide(name: &str, value: &mut String, secrets: &mut Vec<String>) {
+    let cookie = |pair: &str| Some(pair.split_once('=')?.1.trim().to_owned());
+    match name.to_ascii_lowercase().as_str() {
+        "cookie" => secrets.extend(value.split(';').filter_map(cookie)),
+        // What follows the first pair says where it is for, and for how long.
+        "set-cookie" => secrets.extend(value.split(';').take(1).filter_map(cookie)),
+        // Behind the scheme.
+        _ => secrets.extend(value.split_once(' ').map(|(_, secret)| secret.to_owned())),
+    }
+    secrets.push(std::mem::replace(value, HIDDEN.to_owned()));
 }
 
 /// A match in words, without the values that secrets are compared with.
@@ -184,7 +203,7 @@ routes:
   - {name: there, match: {path: /a, headers: {authorization: {present: true}}}, middlewares: [copies], upstream: up}
   - {name: plain, match: {path: /a, headers: {x-canary: "visible"}}, upstream: up}
 middlewares:
-  copies: {set_headers: {request: {set: {x-copy: "{{ header.authorization }}", authorization: "Basic of-the-gateway"}}}}
+  copies: {set_headers: {request: {set: {x-copy: of-the-gateway, authorization: "Basic of-the-gateway"}}}}
 upstreams: {up: {endpoints: ["127.0.0.1:1"]}}
 "#;
 
@@ -201,6 +220,7 @@ upstreams: {up: {endpoints: ["127.0.0.1:1"]}}
         let mut explanation = explained(&[
             "authorization: Bearer of-the-client",
             "cookie: a=1; session=of-the-session",
+            "x-seen: of-the-session",
         ]);
         let json = |explanation: &Explanation| {
             serde_json::to_string(explanation).expect("an explanation is JSON")
@@ -222,7 +242,12 @@ upstreams: {up: {endpoints: ["127.0.0.1:1"]}}
         for secret in secrets {
             assert!(!masked.contains(secret), "{secret} is in\n{masked}");
         }
-        for kept in ["visible", "x-copy", "header `authorization` is present"] {
+        for kept in [
+            "visible",
+            "x-copy",
+            "x-seen",
+            "header `authorization` is present",
+        ] {
             assert!(masked.contains(kept), "{kept} is not in\n{masked}");
         }
     }
@@ -248,6 +273,20 @@ upstreams: {up: {endpoints: ["127.0.0.1:1"]}}
         );
         check("cookie `b` is absent", "cookie `b` is absent");
         check("header `x-api-key` = \"", "header `x-api-key` = (hidden)");
+    }
+
+    #[test]
+    fn names_of_the_configuration_stay_whatever_cookies_hold() {
+        let mut explanation = explained(&["authorization: Bearer x", "cookie: a=plain; b=there"]);
+        explanation.mask();
+        let winner = explanation.route.expect("a route");
+        assert_eq!(winner.name, "there");
+        assert!(
+            explanation
+                .candidates
+                .iter()
+                .any(|rival| rival.route == "plain")
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod diff;
 mod discovery;
 mod drain;
 mod examples;
+mod explain;
 mod faults;
 mod flask;
 mod gateway_api;
