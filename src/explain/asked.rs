@@ -49,6 +49,9 @@ impl Asked {
     ) -> Result<Self, String> {
         let (written, target) = match words {
             [] => return Err("a request is missing: write `[METHOD] URL`".to_owned()),
+            [method] if METHODS.contains(&method.as_str()) => {
+                return Err(format!("`{method}` needs a URL: write `{method} http://…`"));
+            }
             [target] => (None, target),
             [written, target] => (Some(written), target),
             [_, _, extra, ..] => {
@@ -196,6 +199,9 @@ pub(crate) fn client_of(text: &str) -> Result<SocketAddr, String> {
     let whole = whole.or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)));
     whole.map_err(|_| format!("`{text}` is no IP address, with or without a port"))
 }
+
+/// Words that nobody means as a host.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// Whom requests ask for that name no host.
 const NOBODY: &str = "localhost";
