@@ -23,26 +23,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::sync::Notify;
 
+pub(crate) use crate::config::test::ActKind as Act;
 use crate::upstream::{Dial, Endpoint, Protocol};
-
-/// What an endpoint does with a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Act {
-    /// Answers.
-    Answer {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Bytes,
-        /// So long after the request has come.
-        after: Duration,
-    },
-    /// Takes no connection.
-    Refused,
-    /// Takes the request and never answers.
-    Timeout,
-    /// Takes the request and closes the connection.
-    Reset,
-}
 
 /// What the endpoints of an upstream do, one request after the other; the last act is for all that
 /// follow.
@@ -148,7 +130,7 @@ impl Dial for Rc<Stage> {
         endpoint: &Endpoint,
     ) -> LocalBoxFuture<'static, io::Result<DuplexStream>> {
         let first = self.next(upstream, &endpoint.label);
-        if first == Act::Refused {
+        if matches!(first, Act::Refused) {
             return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
         }
         let (ours, theirs) = tokio::io::duplex(64 * 1024);

@@ -10,10 +10,10 @@ use std::time::Duration;
 pub use self::coverage::{Coverage, Rule};
 pub use self::junit::junit;
 use crate::base::problem::{Problem, Span};
-use crate::config::test::{ActKind, Ask, Step};
+use crate::config::test::{Ask, Step};
 use crate::config::{self, Config, Test};
 use crate::explain::asked::Asked;
-use crate::explain::stage::{Act, Line, Script};
+use crate::explain::stage::{Line, Script};
 use crate::explain::world::{NoWorld, World};
 
 /// What came of all tests.
@@ -121,21 +121,6 @@ fn send(world: &World, ask: &Ask, verdict: &mut Verdict, coverage: &mut Coverage
 fn line(act: &config::test::Act) -> Line {
     Line {
         endpoint: act.endpoint.as_deref().map(Into::into),
-        act: match &act.kind {
-            ActKind::Answer {
-                status,
-                headers,
-                body,
-                after,
-            } => Act::Answer {
-                status: *status,
-                headers: headers.clone(),
-                body: body.clone(),
-                after: *after,
-            },
-            ActKind::Refused => Act::Refused,
-            ActKind::Timeout => Act::Timeout,
-            ActKind::Reset => Act::Reset,
-        },
+        act: act.kind.clone(),
     }
 }
