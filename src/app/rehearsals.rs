@@ -14,9 +14,9 @@ use crate::app::{Gateway, Options, Source, Watch};
 use crate::base::address::Address;
 use crate::base::body::Body;
 use crate::base::message::{Client, Request, RequestHead};
+use crate::explain::notebook::SentTo;
 use crate::explain::stage::{Act, Line, Script};
 use crate::explain::world::{Heard, World};
-use crate::proxy::context::Asked;
 
 /// A service that prints what it gets, and answers `ok`.
 struct Printer {
@@ -338,35 +338,19 @@ fn request(asking: &Asking) -> Request {
 
 fn told(world: &World, heard: Heard) -> Outcome {
     let snapshot = world.snapshot();
-    let ended = heard.seen.ended.expect("an end");
+    let ended = heard.seen.ended.as_ref().expect("an end");
     let route = heard.seen.route.map(|place| snapshot.route(place));
-    let (upstream, handler) = match ended.backend {
-        Some(Asked::Upstream(place)) => (
-            Some(snapshot.upstream(place).upstream.name().to_owned()),
-            None,
-        ),
-        Some(Asked::Handler(_)) => {
-            let kind = |route: &crate::snapshot::Route| match &route.backends.get(0)?.to {
-                crate::snapshot::To::Handler(handler, _) => Some(handler.name().to_owned()),
-                crate::snapshot::To::Upstream(_) => None,
-            };
-            (None, route.and_then(kind))
-        }
-        None => (None, None),
-    };
+    let sent_to = heard.seen.sent_to(snapshot);
+    let upstream = sent_to.and_then(SentTo::upstream);
+    let handler = sent_to.and_then(SentTo::handler);
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         format!("{name}: {}", value.to_str().expect("text"))
     };
     Outcome {
         route: route.map(|route| route.name.to_string()),
-        upstream,
-        handler,
-        middleware: heard
-            .seen
-            .steps
-            .iter()
-            .find(|step| step.answer.is_some())
-            .map(|step| step.label.to_string()),
+        upstream: upstream.map(ToOwned::to_owned),
+        handler: handler.map(|handler| handler.name().to_owned()),
+        middleware: heard.seen.answered().map(|step| step.label.to_string()),
         flag: ended.flag.map(|flag| flag.code().to_owned()),
         status: heard.answer.status.as_u16(),
         answer: sorted(heard.answer.headers.iter().map(field)),

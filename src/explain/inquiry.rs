@@ -12,11 +12,10 @@ use crate::explain::explanation::{
     Answer, Believed, Chosen, Entrance, Explanation, Normal, Place, Repeats, Rival, Sending, Times,
     Turn, Winner,
 };
-use crate::explain::notebook::{Seen, Step, changes};
+use crate::explain::notebook::{Seen, SentTo, Step, changes};
 use crate::explain::world::{Heard, World};
 use crate::explain::{hints, supposed};
 use crate::proxy::again;
-use crate::proxy::context;
 use crate::proxy::retry::Nature;
 use crate::routing::Candidate;
 use crate::snapshot::{Route, Snapshot, To};
@@ -46,9 +45,7 @@ pub(crate) fn explain(
         .admitted
         .as_ref()
         .map_or(head.client, |head| head.client);
-    let winner = seen
-        .route
-        .filter(|_| seen.candidates.iter().any(|one| one.lost_on.is_none()));
+    let winner = seen.route.filter(|_| seen.winner().is_some());
     Ok(Explanation {
         listener: Entrance {
             name: listener.name.to_string(),
@@ -125,7 +122,7 @@ fn normal(before: &RequestHead, after: &RequestHead) -> Normal {
 
 fn winner_of(snapshot: &Snapshot, place: usize, seen: &Seen, written: Written<'_>) -> Winner {
     let route = snapshot.route(place);
-    let held = seen.candidates.iter().find(|one| one.lost_on.is_none());
+    let held = seen.winner();
     let params = seen.params.clone();
     let span =
         written.and_then(|(config, sources)| Some(sources.place(config.routes.get(place)?.span)));
@@ -257,10 +254,7 @@ fn backend(world: &World, seen: &Seen) -> Option<Chosen> {
             .map(|upstream| upstream.settings().balance.kind().to_owned()),
         protocol: upstream
             .as_ref()
-            .map(|upstream| match upstream.settings().protocol {
-                crate::upstream::Protocol::Http1 => "http1".to_owned(),
-                crate::upstream::Protocol::Http2 => "http2".to_owned(),
-            }),
+            .map(|upstream| upstream.settings().protocol.name().to_owned()),
         endpoints: endpoints.unwrap_or_default(),
     })
 }
@@ -308,20 +302,10 @@ fn answer(snapshot: &Snapshot, heard: &Heard) -> Answer {
     let seen = &heard.seen;
     let ended = seen.ended.as_ref();
     let flag = ended.and_then(|ended| ended.flag);
-    let middleware = seen.steps.iter().find(|step| step.answer.is_some());
-    let route = seen.route.map(|place| snapshot.route(place));
-    let by = match (middleware, ended.and_then(|ended| ended.backend)) {
+    let by = match (seen.answered(), seen.sent_to(snapshot)) {
         (Some(step), _) => format!("middleware {}", step.label),
-        (None, Some(context::Asked::Upstream(place))) if flag.is_none() => {
-            format!("upstream {}", snapshot.upstream(place).upstream.name())
-        }
-        (None, Some(context::Asked::Handler(place))) => {
-            let backend = route.and_then(|route| route.backends.get(place));
-            match backend.map(|backend| &backend.to) {
-                Some(To::Handler(handler, _)) => format!("handler {}", handler.name()),
-                _ => "the gateway".to_owned(),
-            }
-        }
+        (None, Some(SentTo::Upstream(name))) if flag.is_none() => format!("upstream {name}"),
+        (None, Some(SentTo::Handler(handler))) => format!("handler {}", handler.name()),
         _ => "the gateway".to_owned(),
     };
     let mut notes: Vec<String> = ended

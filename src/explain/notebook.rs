@@ -15,6 +15,7 @@ use crate::proxy::context::{Asked, Exchange};
 use crate::proxy::retry::Nature;
 use crate::proxy::witness::{Hook, Witness};
 use crate::routing::Candidate;
+use crate::snapshot::{Snapshot, To};
 use crate::telemetry::decision::{Attempt, Flag};
 
 /// Everything that was heard of one request, in the order in which it happens.
@@ -40,6 +41,58 @@ pub(crate) struct Seen {
     pub unasked: Option<Box<str>>,
     /// How it ended.
     pub ended: Option<Ended>,
+}
+
+impl Seen {
+    /// The match that takes the request.
+    pub(crate) fn winner(&self) -> Option<&Candidate> {
+        self.candidates.iter().find(|one| one.lost_on.is_none())
+    }
+
+    /// The middleware that answered.
+    pub(crate) fn answered(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.answer.is_some())
+    }
+
+    /// Whom the request was sent to, by the snapshot that it was served under.
+    pub(crate) fn sent_to<'s>(&self, snapshot: &'s Snapshot) -> Option<SentTo<'s>> {
+        match self.ended.as_ref()?.backend? {
+            Asked::Upstream(place) => {
+                Some(SentTo::Upstream(snapshot.upstream(place).upstream.name()))
+            }
+            Asked::Handler(place) => match &snapshot.route(self.route?).backends.get(place)?.to {
+                To::Handler(handler, _) => Some(SentTo::Handler(handler)),
+                To::Upstream(_) => None,
+            },
+        }
+    }
+}
+
+/// Whom a request was sent to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SentTo<'s> {
+    /// The upstream of that name.
+    Upstream(&'s str),
+    /// A handler in this process.
+    Handler(&'s Handler),
+}
+
+impl<'s> SentTo<'s> {
+    /// The name of the upstream, if it is one.
+    pub(crate) fn upstream(self) -> Option<&'s str> {
+        match self {
+            Self::Upstream(name) => Some(name),
+            Self::Handler(_) => None,
+        }
+    }
+
+    /// The handler, if it is one.
+    pub(crate) fn handler(self) -> Option<&'s Handler> {
+        match self {
+            Self::Upstream(_) => None,
+            Self::Handler(handler) => Some(handler),
+        }
+    }
 }
 
 /// A middleware's turn.

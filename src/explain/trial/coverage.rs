@@ -84,8 +84,7 @@ impl Coverage {
     }
 
     pub(super) fn reached(&mut self, seen: &Seen) {
-        let winner = seen.candidates.iter().find(|one| one.lost_on.is_none());
-        if let (Some(winner), true) = (winner, seen.route.is_some()) {
+        if let (Some(winner), true) = (seen.winner(), seen.route.is_some()) {
             self.reached.insert(Place::Match {
                 route: winner.row.route,
                 index: winner.row.match_index,

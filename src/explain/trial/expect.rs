@@ -8,11 +8,11 @@ use http::HeaderMap;
 
 use crate::base::problem::{Problem, Span, Spanned};
 use crate::config::test::{Expect, HeaderIs, OrNone, Sent};
+use crate::explain::notebook::SentTo;
 use crate::explain::stage::Received;
 use crate::explain::world::{Heard, World};
-use crate::proxy::context::Asked;
+use crate::handler::Handler;
 use crate::routing::condition::ValueMatch;
-use crate::snapshot::To;
 use crate::telemetry::decision::Flag;
 
 /// What is written for nobody and nothing.
@@ -77,23 +77,17 @@ fn names(world: &World, expect: &Expect, heard: &Heard) -> Vec<Problem> {
     {
         problems.push(wrong_route(world, wanted, route, heard));
     }
-    let (upstream, handler) = backend(world, heard);
-    let answered = heard.seen.steps.iter().find(|step| step.answer.is_some());
+    let sent_to = heard.seen.sent_to(world.snapshot());
+    let upstream = sent_to.and_then(SentTo::upstream);
+    let handler = sent_to.and_then(SentTo::handler);
+    let answered = heard.seen.answered().map(|step| &*step.label);
     let rows = [
-        ("upstream", &expect.upstream, upstream.as_deref()),
-        (
-            "handler",
-            &expect.handler,
-            handler.as_ref().map(|(name, _)| name.as_str()),
-        ),
-        (
-            "middleware that answers",
-            &expect.middleware,
-            answered.map(|step| &*step.label),
-        ),
+        ("upstream", &expect.upstream, upstream),
+        ("handler", &expect.handler, handler.map(Handler::name)),
+        ("middleware that answers", &expect.middleware, answered),
     ];
     for (what, wanted, is) in rows {
-        let kind = handler.as_ref().map(|(_, kind)| *kind);
+        let kind = handler.map(Handler::kind);
         if let Some(wanted) = wanted
             && !wanted.value.holds(is)
             && !(what == "handler" && kind.is_some() && wanted.value.holds(kind))
@@ -108,27 +102,6 @@ fn names(world: &World, expect: &Expect, heard: &Heard) -> Vec<Problem> {
         }
     }
     problems
-}
-
-/// The upstream, or the handler and its kind, that a request went to.
-fn backend(world: &World, heard: &Heard) -> (Option<String>, Option<(String, &'static str)>) {
-    let snapshot = world.snapshot();
-    match heard.seen.ended.as_ref().and_then(|ended| ended.backend) {
-        Some(Asked::Upstream(place)) => {
-            let name = snapshot.upstream(place).upstream.name();
-            (Some(name.to_owned()), None)
-        }
-        Some(Asked::Handler(place)) => {
-            let route = heard.seen.route.map(|route| snapshot.route(route));
-            let backend = route.and_then(|route| route.backends.get(place));
-            let handler = backend.and_then(|backend| match &backend.to {
-                To::Handler(handler, _) => Some((handler.name().to_owned(), handler.kind())),
-                To::Upstream(_) => None,
-            });
-            (None, handler)
-        }
-        None => (None, None),
-    }
 }
 
 fn wrong(span: Span, what: &str, value: impl Display, is: impl Display, heard: &Heard) -> Problem {
@@ -207,8 +180,11 @@ fn wrong_sent(world: &World, wanted: &Sent, heard: &Heard) -> Vec<Problem> {
     let Some(first) = first.into_iter().flatten().next() else {
         return Vec::new();
     };
-    let (upstream, _) = backend(world, heard);
-    let is_its = |received: &&Received| Some(&*received.upstream) == upstream.as_deref();
+    let upstream = heard
+        .seen
+        .sent_to(world.snapshot())
+        .and_then(SentTo::upstream);
+    let is_its = |received: &&Received| Some(&*received.upstream) == upstream;
     let Some(Received { parts, .. }) = heard.received.iter().rev().find(is_its) else {
         return vec![Problem::error(first, "nothing was sent to an upstream")];
     };
@@ -254,9 +230,12 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn count(&mut self, world: &World, heard: &Heard) {
         self.all += 1;
-        let (upstream, handler) = backend(world, heard);
-        if let Some(name) = upstream.or(handler.map(|(name, _)| name)) {
-            *self.of.entry(name).or_default() += 1;
+        if let Some(sent_to) = heard.seen.sent_to(world.snapshot()) {
+            let name = match sent_to {
+                SentTo::Upstream(name) => name,
+                SentTo::Handler(handler) => handler.name(),
+            };
+            *self.of.entry(name.to_owned()).or_default() += 1;
         }
     }
 
