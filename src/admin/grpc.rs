@@ -124,20 +124,7 @@ impl Admin for Service {
         &self,
         request: Request<ListRecentFailuresRequest>,
     ) -> Result<Response<ListRecentFailuresResponse>, Status> {
-        let ListRecentFailuresRequest {
-            route,
-            upstream,
-            flag,
-            limit,
-        } = request.into_inner();
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let query = why::Query {
-            route,
-            upstream,
-            flag,
-            limit,
-        };
-        let found = self.0.recent(&query.into());
+        let found = self.0.recent(&request.into_inner().into());
         let decisions = found.iter().map(|record| decision(record)).collect();
         Ok(Response::new(ListRecentFailuresResponse { decisions }))
     }
@@ -146,25 +133,7 @@ impl Admin for Service {
         &self,
         request: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
-        let ExplainRequest {
-            method,
-            url,
-            headers,
-            body,
-            listener,
-            client,
-            http2,
-        } = request.into_inner();
-        let question = overview::Question {
-            method,
-            url,
-            headers,
-            body,
-            listener,
-            client,
-            http2,
-        };
-        let explanation = why::explain(Arc::clone(&self.0), question).await;
+        let explanation = why::explain(Arc::clone(&self.0), request.into_inner()).await;
         let json = explanation.map_err(Status::invalid_argument)?.to_string();
         Ok(Response::new(ExplainResponse { json }))
     }

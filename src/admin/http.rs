@@ -15,7 +15,8 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
 
-use super::overview::{Endpoint, Overview, Question, Status, Upstream};
+use super::overview::{Endpoint, Overview, Status, Upstream};
+use super::v1::{ExplainRequest, ListRecentFailuresRequest};
 use crate::base::address::Address;
 use crate::telemetry::recent::Record;
 
@@ -57,7 +58,7 @@ async fn why(State(overview): State<Arc<dyn Overview>>, Query(id): Query<Id>) ->
 
 async fn recent_failures(
     State(overview): State<Arc<dyn Overview>>,
-    Query(query): Query<super::why::Query>,
+    Query(query): Query<ListRecentFailuresRequest>,
 ) -> Json<Value> {
     Json(decisions(&overview.recent(&query.into())))
 }
@@ -69,7 +70,7 @@ fn decisions(records: &[Arc<Record>]) -> Value {
 
 async fn explain(
     State(overview): State<Arc<dyn Overview>>,
-    Json(question): Json<Question>,
+    Json(question): Json<ExplainRequest>,
 ) -> Response {
     match super::why::explain(overview, question).await {
         Ok(explanation) => Json(explanation).into_response(),

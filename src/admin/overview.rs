@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use super::v1::ExplainRequest;
 use crate::base::lifecycle::State;
 use crate::telemetry::metrics::Reload;
 use crate::telemetry::recent::{Filter, Record};
@@ -25,7 +26,7 @@ pub trait Overview: Send + Sync {
     ///
     /// # Errors
     /// A sentence that says what is wrong with the question.
-    fn explain(&self, question: Question) -> Result<serde_json::Value, String>;
+    fn explain(&self, question: ExplainRequest) -> Result<serde_json::Value, String>;
 
     /// What readiness depends on besides the lifecycle.
     fn ready(&self) -> Vec<Check>;
@@ -52,26 +53,6 @@ pub struct Status {
     pub connections: u64,
     /// What became of the configuration that was read last.
     pub last_reload: Option<LastReload>,
-}
-
-/// A request that an operator asks about; whatever is empty has a default.
-#[derive(Debug, Clone, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Question {
-    /// The method.
-    pub method: String,
-    /// The URL, or a path.
-    pub url: String,
-    /// Headers, each as `name: value`.
-    pub headers: Vec<String>,
-    /// The body.
-    pub body: String,
-    /// The listener that it comes through.
-    pub listener: String,
-    /// Where it comes from: an IP address, with or without a port.
-    pub client: String,
-    /// HTTP/2 rather than HTTP/1.1.
-    pub http2: bool,
 }
 
 /// One reading of the configuration.

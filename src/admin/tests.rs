@@ -12,7 +12,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::overview::{Check, LastReload, Question, Status, Upstreams};
+use super::overview::{Check, LastReload, Status, Upstreams};
 use super::v1::admin_client::AdminClient;
 use super::v1::{
     EndpointCondition, GetStatusRequest, LifecycleState, ListUpstreamsRequest, ReloadOutcome,
@@ -42,7 +42,7 @@ impl Overview for Fake {
         is_asked_for.then(|| Arc::new(record)).into_iter().collect()
     }
 
-    fn explain(&self, question: Question) -> Result<serde_json::Value, String> {
+    fn explain(&self, question: v1::ExplainRequest) -> Result<serde_json::Value, String> {
         match question.url.as_str() {
             "" => Err("which request?".to_owned()),
             url => Ok(serde_json::json!({ "url": url })),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::overview::{Overview, Question};
+use super::overview::Overview;
+use super::v1::{ExplainRequest, ListRecentFailuresRequest};
 use crate::telemetry::recent::Filter;
 
 /// How many records one answer has at most.
@@ -13,25 +14,16 @@ const MOST: usize = 1000;
 /// How many it has where nothing is said.
 const USUAL: usize = 50;
 
-/// Which records of requests that failed or were slow are asked for; what is empty takes all.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Query {
-    pub route: String,
-    pub upstream: String,
-    pub flag: String,
-    pub limit: usize,
-}
-
-impl From<Query> for Filter {
-    fn from(query: Query) -> Self {
+impl From<ListRecentFailuresRequest> for Filter {
+    fn from(query: ListRecentFailuresRequest) -> Self {
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
+        let limit = usize::try_from(query.limit).unwrap_or(usize::MAX);
         Self {
             request_id: None,
             route: some(query.route),
             upstream: some(query.upstream),
             flag: some(query.flag),
-            limit: match query.limit {
+            limit: match limit {
                 0 => USUAL,
                 limit => limit.min(MOST),
             },
@@ -58,7 +50,7 @@ pub(super) fn unknown(request_id: &str) -> String {
 /// Asks what would become of a request, beside the event loop.
 pub(super) async fn explain(
     overview: Arc<dyn Overview>,
-    question: Question,
+    question: ExplainRequest,
 ) -> Result<Value, String> {
     let explained = tokio::task::spawn_blocking(move || overview.explain(question)).await;
     explained.unwrap_or_else(|error| Err(format!("the explanation failed: {error}")))

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::admin::overview::{self, Check, LastReload, Overview, Question, Status, Upstreams};
+use crate::admin::overview::{self, Check, LastReload, Overview, Status, Upstreams};
+use crate::admin::v1::ExplainRequest;
 use crate::explain;
 use crate::explain::asked::{Asked, client_of};
 use crate::explain::world::World;
@@ -87,7 +88,7 @@ impl Overview for Board {
         self.common.recent.find(filter)
     }
 
-    fn explain(&self, question: Question) -> Result<serde_json::Value, String> {
+    fn explain(&self, question: ExplainRequest) -> Result<serde_json::Value, String> {
         let asked = asked(question)?;
         let Common {
             published,
@@ -113,8 +114,8 @@ impl Overview for Board {
 }
 
 /// The request that an operator asks about.
-fn asked(question: Question) -> Result<Asked, String> {
-    let Question {
+fn asked(question: ExplainRequest) -> Result<Asked, String> {
+    let ExplainRequest {
         method,
         url,
         headers,

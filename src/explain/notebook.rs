@@ -139,29 +139,18 @@ pub(crate) struct Ended {
     pub attempts: Vec<Attempt>,
 }
 
-/// Which handlers run in a rehearsal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Handlers {
-    /// Those of the gateway; those of a program may do what cannot be undone.
-    Own,
-    /// All of them.
-    All,
-}
-
 /// Writes down what it hears.
 #[derive(Debug)]
 pub(crate) struct Notebook {
     seen: RefCell<Seen>,
     effects: Effects,
-    handlers: Handlers,
 }
 
 impl Notebook {
-    pub(crate) fn new(effects: Effects, handlers: Handlers) -> Rc<Self> {
+    pub(crate) fn new(effects: Effects) -> Rc<Self> {
         Rc::new(Self {
             seen: RefCell::default(),
             effects,
-            handlers,
         })
     }
 
@@ -219,7 +208,8 @@ impl Witness for Rc<Notebook> {
     }
 
     fn stands_in(&self, handler: &Handler) -> Option<Response> {
-        if self.handlers == Handlers::All || !handler.is_native() {
+        // Those of the gateway do nothing that cannot be undone.
+        if !handler.is_native() {
             return None;
         }
         self.seen.borrow_mut().unasked = Some(handler.name().into());

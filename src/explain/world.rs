@@ -14,7 +14,7 @@ use crate::base::lifecycle::Lifecycle;
 use crate::base::message::Request;
 use crate::base::pressure::Gauge;
 use crate::config::Config;
-use crate::explain::notebook::{Handlers, Notebook, Seen};
+use crate::explain::notebook::{Notebook, Seen};
 use crate::explain::stage::{Received, Stage};
 use crate::explain::stand_ins;
 use crate::handler::blocking::Pool;
@@ -86,7 +86,7 @@ impl World {
             Ok(Arc::new(builder.keep(built)))
         });
         let snapshot = built.map_err(NoWorld::NotBuilt)?;
-        let notebook = Notebook::new(Effects::Real, Handlers::Own);
+        let notebook = Notebook::new(Effects::Real);
         let same = |upstream: &Arc<Upstream>| Arc::clone(upstream);
         Ok(Self::assemble(
             runtime,
@@ -111,7 +111,7 @@ impl World {
         let runtime = RuntimeBuilder::new_current_thread()
             .enable_all()
             .build_local(LocalOptions::default())?;
-        let notebook = Notebook::new(Effects::None, Handlers::Own);
+        let notebook = Notebook::new(Effects::None);
         let understudy = |upstream: &Arc<Upstream>| upstream.understudy();
         Ok(Self::assemble(
             runtime, snapshot, lifecycle, pressure, notebook, understudy,
