@@ -309,7 +309,7 @@ fn rehearsed(yaml: &str, all: &[Asking]) -> Vec<Outcome> {
     let peer = Some(SocketAddr::from(([127, 0, 0, 1], 40_000)));
     let ask = |asking: &Asking| {
         let heard = world.ask(&"web".into(), peer, request(asking));
-        told(&world, heard)
+        told(&world, &heard)
     };
     all.iter().map(ask).collect()
 }
@@ -336,7 +336,7 @@ fn request(asking: &Asking) -> Request {
     }
 }
 
-fn told(world: &World, heard: Heard) -> Outcome {
+fn told(world: &World, heard: &Heard) -> Outcome {
     let snapshot = world.snapshot();
     let ended = heard.seen.ended.as_ref().expect("an end");
     let route = heard.seen.route.map(|place| snapshot.route(place));
